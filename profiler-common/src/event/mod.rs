@@ -1,0 +1,50 @@
+//! The records of the ring buffer, one file per kind.
+//!
+//! Each record opens with a [`Head`] whose first field is the kind. A reader that meets a kind or a length it does
+//! not know counts the record and goes on; it never guesses.
+
+mod call;
+mod launch;
+mod process;
+mod socket;
+
+pub use call::{Call, CallDone};
+pub use launch::Launch;
+pub use process::{Process, process};
+pub use socket::{PAYLOAD_CLASSES, SocketData, SocketEnd, SocketOpen, direction, end_reason};
+
+/// Record kinds, the first word of each record.
+pub mod kind {
+    /// [`super::Launch`].
+    pub const LAUNCH: u32 = 1;
+    /// [`super::Call`].
+    pub const CALL: u32 = 2;
+    /// [`super::CallDone`].
+    pub const CALL_DONE: u32 = 3;
+    /// [`super::SocketOpen`].
+    pub const SOCKET_OPEN: u32 = 4;
+    /// [`super::SocketData`], followed by its payload.
+    pub const SOCKET_DATA: u32 = 5;
+    /// [`super::SocketEnd`].
+    pub const SOCKET_END: u32 = 6;
+    /// [`super::Process`].
+    pub const PROCESS: u32 = 7;
+}
+
+/// What every record opens with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// One of [`kind`].
+    pub kind: u32,
+    /// GPU calls: index into the probe catalogue. Socket records: the number of the system call.
+    pub api: u16,
+    /// A small value that the kind gives its meaning.
+    pub detail: u16,
+    /// Process, as the initial pid namespace numbers it.
+    pub tgid: u32,
+    /// Thread, likewise.
+    pub tid: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`).
+    pub time_ns: u64,
+}
