@@ -10,7 +10,7 @@ mod socket;
 
 pub use call::{Call, CallDone};
 pub use launch::Launch;
-pub use process::{Process, process};
+pub use process::{Process, change};
 pub use socket::{PAYLOAD_CLASSES, SocketData, SocketEnd, SocketOpen, direction, end_reason};
 
 /// Record kinds, the first word of each record.

@@ -3,7 +3,7 @@
 use super::Head;
 
 /// What `head.detail` of a [`Process`] record says.
-pub mod process {
+pub mod change {
     /// `other` is a new task, thread or process, that the task of the head made.
     pub const FORK: u16 = 1;
     /// The process replaced its program.
@@ -18,7 +18,7 @@ pub mod process {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// Kind, process, thread, time; `detail` is one of [`process`].
+    /// Kind, process, thread, time; `detail` is one of [`change`].
     pub head: Head,
     /// The new task of a fork, else 0.
     pub other: u32,
