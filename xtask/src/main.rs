@@ -1,2 +1,25 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: everything one does with gpuspan's sources. One file per command.
+#![expect(clippy::print_stdout, reason = "a developer's tool talks on its standard output")]
+
+mod collector;
+mod ebpf;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// gpuspan's build, test and measuring commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+enum Command {
+    /// Build the kernel side into `profiler-ebpf/prebuilt/`, or check that what is there is up to date.
+    Ebpf(ebpf::Args),
+    /// Build a real OpenTelemetry Collector from Debian packages, for tests.
+    Collector(collector::Args),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Ebpf(args) => ebpf::run(&args),
+        Command::Collector(args) => collector::run(&args),
+    }
+}
