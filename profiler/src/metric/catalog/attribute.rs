@@ -1,0 +1,130 @@
+//! Names of attributes on spans, metric points and resources, with what each means.
+//! Out: one constant per name. Absent: any attribute that could hold a prompt's or an answer's text.
+
+/// One attribute, for the reference page.
+#[derive(Debug)]
+pub struct Entry {
+    /// Name, as exported.
+    pub name: &'static str,
+    /// Type of its value.
+    pub kind: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! attributes {
+    ($($id:ident: $kind:literal = $name:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $id: &str = $name;)*
+        /// Every attribute, in the order of this file.
+        pub static ALL: &[Entry] = &[$(Entry { name: $name, kind: $kind, help: $help }),*];
+    };
+}
+
+attributes! {
+    // HTTP, url, network: OpenTelemetry semantic conventions v1.44.
+    HTTP_REQUEST_METHOD: "string" = "http.request.method", "Request method.";
+    HTTP_RESPONSE_STATUS_CODE: "int" = "http.response.status_code", "Status code of the answer.";
+    HTTP_ROUTE: "string" = "http.route", "Path of a known API, never the raw path.";
+    HTTP_REQUEST_BODY_SIZE: "int" = "http.request.body.size", "Bytes of the request's body.";
+    HTTP_RESPONSE_BODY_SIZE: "int" = "http.response.body.size", "Bytes of the answer's body.";
+    URL_PATH: "string" = "url.path", "Path of the request, without its query.";
+    URL_SCHEME: "string" = "url.scheme", "`http` or `https`.";
+    SERVER_ADDRESS: "string" = "server.address", "Address that the server listens on.";
+    SERVER_PORT: "int" = "server.port", "Port that the server listens on.";
+    CLIENT_ADDRESS: "string" = "client.address", "Address of the caller, or of the proxy before us.";
+    NETWORK_PEER_ADDRESS: "string" = "network.peer.address", "Peer address of the connection.";
+    NETWORK_PEER_PORT: "int" = "network.peer.port", "Peer port of the connection.";
+    NETWORK_PROTOCOL_NAME: "string" = "network.protocol.name", "`http`.";
+    NETWORK_PROTOCOL_VERSION: "string" = "network.protocol.version", "`1.0`, `1.1` or `2`.";
+    USER_AGENT_ORIGINAL: "string" = "user_agent.original", "The caller's `User-Agent`.";
+    ERROR_TYPE: "string" = "error.type", "Status code or short class of a failure; absent on success.";
+
+    // Generative AI: OpenTelemetry semantic conventions v1.41.
+    GEN_AI_OPERATION_NAME: "string" = "gen_ai.operation.name", "`chat`, `text_completion`, `embeddings`, …";
+    GEN_AI_PROVIDER_NAME: "string" = "gen_ai.provider.name", "Flavour of the API that was spoken, such as `openai`.";
+    GEN_AI_REQUEST_MODEL: "string" = "gen_ai.request.model", "Model that the request named.";
+    GEN_AI_REQUEST_STREAM: "bool" = "gen_ai.request.stream", "The request asked for a stream.";
+    GEN_AI_REQUEST_MAX_TOKENS: "int" = "gen_ai.request.max_tokens", "Most output tokens that the request allowed.";
+    GEN_AI_REQUEST_TEMPERATURE: "double" = "gen_ai.request.temperature", "Sampling temperature asked for.";
+    GEN_AI_REQUEST_TOP_P: "double" = "gen_ai.request.top_p", "Nucleus sampling limit asked for.";
+    GEN_AI_REQUEST_CHOICE_COUNT: "int" = "gen_ai.request.choice.count", "Answers asked for, when more than one.";
+    GEN_AI_RESPONSE_ID: "string" = "gen_ai.response.id", "The server's id of the answer.";
+    GEN_AI_RESPONSE_MODEL: "string" = "gen_ai.response.model", "Model that the answer named.";
+    GEN_AI_RESPONSE_FINISH_REASONS: "string[]" = "gen_ai.response.finish_reasons", "Why generation ended.";
+    GEN_AI_USAGE_INPUT_TOKENS: "int" = "gen_ai.usage.input_tokens", "Tokens of the prompt.";
+    GEN_AI_USAGE_OUTPUT_TOKENS: "int" = "gen_ai.usage.output_tokens", "Tokens generated.";
+    GEN_AI_USAGE_CACHED_TOKENS: "int" = "gen_ai.usage.cache_read.input_tokens", "Tokens of the prompt found in the prefix cache.";
+    GEN_AI_TOKEN_TYPE: "string" = "gen_ai.token.type", "`input` or `output`.";
+
+    // A request's account.
+    GPUSPAN_TIME_TO_FIRST_TOKEN: "double" = "gpuspan.time_to_first_token", "Seconds from the last byte of the request to the first non-empty token.";
+    GPUSPAN_EVIDENCE: "string" = "gpuspan.evidence", "Weakest evidence used: `E0` same id, `E1` same message or call, `E2` only candidate, `E3` a share, `E4` none.";
+    GPUSPAN_OUTCOME: "string" = "gpuspan.outcome", "`completed`, `aborted`, `rejected`, `error`, `partial` or `lost`.";
+    GPUSPAN_SERVER: "string" = "gpuspan.server", "The model server: `vllm`, `llama.cpp`, …, `generic`.";
+    GPUSPAN_GPU_TIME_NS: "int" = "gpuspan.gpu.time_ns", "This request's share of GPU time, nanoseconds.";
+    GPUSPAN_GPU_LO_NS: "int" = "gpuspan.gpu.lo_ns", "Lower bound of the share, when it is bounded.";
+    GPUSPAN_GPU_HI_NS: "int" = "gpuspan.gpu.hi_ns", "Upper bound of the share, when it is bounded.";
+    GPUSPAN_GPU_TIME_CLASS: "string" = "gpuspan.gpu.time_class", "`measured`, `bounded` or `estimated`.";
+    GPUSPAN_GPU_ENERGY_J: "double" = "gpuspan.gpu.energy_j", "This request's share of energy, joules.";
+    GPUSPAN_LAUNCHES: "int" = "gpuspan.launches", "Kernel launches of the steps it rode in, its share.";
+    GPUSPAN_COPIES: "int" = "gpuspan.copies", "Memory copies of the steps it rode in, its share.";
+    GPUSPAN_COPY_BYTES: "int" = "gpuspan.copy_bytes", "Bytes of these copies.";
+    GPUSPAN_BREAKDOWN_FRONT_END_NS: "int" = "gpuspan.breakdown.front_end_ns", "Part of the duration spent in the server's front end.";
+    GPUSPAN_BREAKDOWN_QUEUE_NS: "int" = "gpuspan.breakdown.queue_ns", "Part spent waiting to be scheduled.";
+    GPUSPAN_BREAKDOWN_PREFILL_NS: "int" = "gpuspan.breakdown.prefill_ns", "Part spent in its own prefill.";
+    GPUSPAN_BREAKDOWN_DECODE_NS: "int" = "gpuspan.breakdown.decode_ns", "Part spent decoding.";
+    GPUSPAN_BREAKDOWN_BLOCKED_BY_PREFILL_NS: "int" = "gpuspan.breakdown.blocked_by_prefill_ns", "Part spent waiting for the prefill of others.";
+    GPUSPAN_BREAKDOWN_PREEMPTED_NS: "int" = "gpuspan.breakdown.preempted_ns", "Part spent thrown out of the batch.";
+    GPUSPAN_BREAKDOWN_CPU_GAP_NS: "int" = "gpuspan.breakdown.cpu_gap_ns", "Part in which the GPU waited for the CPU.";
+    GPUSPAN_BREAKDOWN_UNKNOWN_NS: "int" = "gpuspan.breakdown.unknown_ns", "Part that nothing observed explains.";
+
+    // Engine steps and summaries.
+    GPUSPAN_STEP_INDEX: "int" = "gpuspan.step.index", "Number of the step on its worker.";
+    GPUSPAN_STEP_MEMBERS: "int" = "gpuspan.step.members", "Requests that rode in the step.";
+    GPUSPAN_STEP_PHASE: "string" = "gpuspan.step.phase", "`prefill`, `decode` or `mixed`.";
+    GPUSPAN_STEP_TOKENS: "int" = "gpuspan.step.tokens", "Tokens processed in the step, or by the linked request in it.";
+    AGGREGATION_IS_SUMMARY: "bool" = "aggregation.is_summary", "The span stands for several.";
+    AGGREGATION_SPAN_COUNT: "int" = "aggregation.span_count", "How many.";
+    AGGREGATION_DURATION_MIN_NS: "int" = "aggregation.duration_min_ns", "Shortest, nanoseconds.";
+    AGGREGATION_DURATION_MAX_NS: "int" = "aggregation.duration_max_ns", "Longest, nanoseconds.";
+    AGGREGATION_DURATION_AVG_NS: "int" = "aggregation.duration_avg_ns", "Mean, nanoseconds.";
+    AGGREGATION_DURATION_TOTAL_NS: "int" = "aggregation.duration_total_ns", "Sum, nanoseconds.";
+
+    // CUDA, as OpenTelemetry eBPF Instrumentation names it.
+    CUDA_MEMCPY_KIND: "string" = "cuda.memcpy.kind", "`HtoD`, `DtoH`, `DtoD`, `HtoH` or `unknown`.";
+    CUDA_DEVICE_INDEX: "int" = "cuda.device.index", "Ordinal of the device in its process.";
+    CUDA_DEVICE_UUID: "string" = "cuda.device.uuid", "UUID of the device.";
+    CUDA_DEVICE_MODEL: "string" = "cuda.device.model", "Model of the device.";
+
+    // Resources.
+    SERVICE_NAME: "string" = "service.name", "The target's own name of itself, else what its deployment says, else its executable's.";
+    SERVICE_NAMESPACE: "string" = "service.namespace", "The target's namespace.";
+    SERVICE_VERSION: "string" = "service.version", "The target's version.";
+    SERVICE_INSTANCE_ID: "string" = "service.instance.id", "Tells replicas apart; always set.";
+    PROCESS_PID: "int" = "process.pid", "Process id in the host's namespace.";
+    PROCESS_CREATION_TIME: "string" = "process.creation.time", "When the process started.";
+    PROCESS_EXECUTABLE_NAME: "string" = "process.executable.name", "File name of the executable.";
+    PROCESS_EXECUTABLE_PATH: "string" = "process.executable.path", "Path of the executable.";
+    PROCESS_RUNTIME_NAME: "string" = "process.runtime.name", "Language runtime of the process.";
+    CONTAINER_ID: "string" = "container.id", "Container of the process.";
+    K8S_NAMESPACE_NAME: "string" = "k8s.namespace.name", "Kubernetes namespace.";
+    K8S_POD_NAME: "string" = "k8s.pod.name", "Kubernetes pod.";
+    K8S_POD_UID: "string" = "k8s.pod.uid", "UID of the pod.";
+    K8S_CONTAINER_NAME: "string" = "k8s.container.name", "Container in the pod.";
+    K8S_NODE_NAME: "string" = "k8s.node.name", "Kubernetes node.";
+    HOST_NAME: "string" = "host.name", "Name of the machine.";
+    HOST_ID: "string" = "host.id", "Id of the machine.";
+    TELEMETRY_SDK_NAME: "string" = "telemetry.sdk.name", "`gpuspan`: no SDK ran inside the target.";
+    TELEMETRY_SDK_LANGUAGE: "string" = "telemetry.sdk.language", "Language of what observed.";
+    TELEMETRY_SDK_VERSION: "string" = "telemetry.sdk.version", "Version of what observed.";
+    TELEMETRY_DISTRO_NAME: "string" = "telemetry.distro.name", "`gpuspan`.";
+    TELEMETRY_DISTRO_VERSION: "string" = "telemetry.distro.version", "Version of gpuspan.";
+
+    // gpuspan about itself.
+    GPUSPAN_LOSS_REASON: "string" = "gpuspan.loss.reason", "Why something was lost.";
+    GPUSPAN_SIGNAL: "string" = "gpuspan.signal", "`traces` or `metrics`.";
+    GPUSPAN_DESTINATION: "string" = "gpuspan.destination", "`otlp` or `file`.";
+    GPUSPAN_PROBE_STATE: "string" = "gpuspan.probe.state", "`attached`, `missing` or `expensive`.";
+    GPUSPAN_METRIC_NAME: "string" = "gpuspan.metric.name", "Name of a metric.";
+    OTEL_METRIC_OVERFLOW: "bool" = "otel.metric.overflow", "The point adds up attribute sets beyond the limit of a metric.";
+}

@@ -1,0 +1,151 @@
+//! The single source of metric, span and attribute names, with units, kinds, bucket bounds and help.
+//! Out: constants for whoever records, and the reference page `docs/metrics.md`. Absent: values.
+
+pub mod attribute;
+mod markdown;
+mod metrics;
+
+use std::marker::PhantomData;
+
+pub use markdown::markdown;
+pub use metrics::*;
+
+/// How a metric's values add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, in whole numbers.
+    Counter,
+    /// Only grows, with a fraction.
+    Sum,
+    /// Grows and shrinks.
+    UpDownCounter,
+    /// The value of this moment.
+    Gauge,
+    /// Counts per range of values.
+    Histogram,
+}
+
+/// Where a name comes from; a name of others is used exactly as they define it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// OpenTelemetry semantic conventions, HTTP (v1.44).
+    Http,
+    /// OpenTelemetry semantic conventions, generative AI (v1.41).
+    GenAi,
+    /// OpenTelemetry eBPF Instrumentation, which counts CUDA calls too.
+    Obi,
+    /// Ours: no convention has it.
+    Gpuspan,
+}
+
+/// How far a name can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// Will not change.
+    Stable,
+    /// Follows its convention, which may still change.
+    Development,
+}
+
+/// Everything that is fixed about a metric.
+#[derive(Debug)]
+pub struct Info {
+    /// Name, as exported.
+    pub name: &'static str,
+    /// Unit in UCUM.
+    pub unit: &'static str,
+    /// How its values add up.
+    pub kind: Kind,
+    /// Upper bounds of a histogram's buckets, in its unit, ascending; the last bucket is open.
+    pub bounds: &'static [f64],
+    /// Where the name comes from.
+    pub origin: Origin,
+    /// How far it can be relied on.
+    pub stability: Stability,
+    /// Attributes its points may carry.
+    pub attributes: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// A metric whose kind the compiler knows, so that nobody adds to a histogram.
+#[derive(Debug)]
+pub struct Metric<K> {
+    /// What is fixed about it.
+    pub info: Info,
+    kind: PhantomData<K>,
+}
+
+impl<K> Metric<K> {
+    const fn new(info: Info) -> Self {
+        Self { info, kind: PhantomData }
+    }
+}
+
+/// Marks `Kind::Counter`.
+#[derive(Debug)]
+pub struct Counter;
+/// Marks `Kind::Sum`.
+#[derive(Debug)]
+pub struct Sum;
+/// Marks `Kind::UpDownCounter`.
+#[derive(Debug)]
+pub struct UpDownCounter;
+/// Marks `Kind::Gauge`.
+#[derive(Debug)]
+pub struct Gauge;
+/// Marks `Kind::Histogram`.
+#[derive(Debug)]
+pub struct Histogram;
+
+/// No metric of ours is a gauge yet; the registry's test needs one.
+#[cfg(test)]
+pub(super) const fn test_gauge() -> Metric<Gauge> {
+    Metric::new(Info {
+        name: "test",
+        unit: "1",
+        kind: Kind::Gauge,
+        bounds: &[],
+        origin: Origin::Gpuspan,
+        stability: Stability::Development,
+        attributes: &[],
+        help: "Test.",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut seen = HashSet::new();
+        for info in ALL {
+            assert!(seen.insert(info.name), "{} stands twice", info.name);
+            let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '_';
+            assert!(info.name.chars().all(ok), "{} has a character that OpenTelemetry forbids", info.name);
+            assert!(info.help.ends_with('.'), "the help of {} is a sentence", info.name);
+        }
+    }
+
+    #[test]
+    fn only_histograms_have_bounds_and_they_ascend() {
+        for info in ALL {
+            assert_eq!(info.kind == Kind::Histogram, !info.bounds.is_empty(), "{}", info.name);
+            assert!(info.bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn every_attribute_of_a_metric_is_catalogued() {
+        let known: HashSet<_> = attribute::ALL.iter().map(|a| a.name).collect();
+        assert_eq!(known.len(), attribute::ALL.len(), "an attribute stands twice");
+        for info in ALL {
+            for name in info.attributes {
+                assert!(known.contains(name), "{} of {} is not in attribute.rs", name, info.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Metrics before any exporter has seen them. In: what was counted and measured, with the time as an argument.
+//! Out: a `Snapshot`, plain data. Absent: clocks, I/O, and any protocol's types.
+
+pub mod catalog;
+mod registry;
+mod series;
+mod snapshot;
+
+pub use catalog::{Counter, Gauge, Histogram, Info, Kind, Metric, Sum, UpDownCounter};
+pub use registry::{POINTS_PER_METRIC, Registry, Target};
+pub use series::{Context, Handle};
+pub use snapshot::{Distribution, Exemplar, MetricPoints, Point, PointValue, Snapshot, TargetMetrics};
