@@ -6,6 +6,7 @@ mod ebpf;
 
 use anyhow::Result;
 use clap::Parser;
+use xtask::server;
 
 /// gpuspan's build, test and measuring commands.
 #[derive(Parser)]
@@ -13,6 +14,8 @@ use clap::Parser;
 enum Command {
     /// Build the kernel side into `profiler-ebpf/prebuilt/`, or check that what is there is up to date.
     Ebpf(ebpf::Args),
+    /// Start a real model server on loopback; the first time it is fetched and built.
+    Server(server::Args),
     /// Build a real OpenTelemetry Collector from Debian packages, for tests.
     Collector(collector::Args),
 }
@@ -20,6 +23,7 @@ enum Command {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Server(args) => server::run(&args),
         Command::Collector(args) => collector::run(&args),
     }
 }

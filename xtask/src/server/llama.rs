@@ -1,0 +1,150 @@
+//! llama.cpp's `llama-server`, built from source, with ggml's CUDA backend as it is shipped to users: prebuilt and
+//! unmodified. In go PyPI and npm, out comes a server on a small random model. The backend's own libggml-base is not
+//! used: the server's is, after a check that the two agree (`ggml_agree.py`).
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::cache::Kept;
+use super::process::{self, Running, Spec};
+use super::{Device, Options, stand_in};
+
+/// The release that carries llama.cpp 0.5.0 with `tools/server`: the source distribution on PyPI is the only registry
+/// package that does.
+const SDIST: &str = "llama-cpp-python==0.3.36";
+const SOURCE: &str = "llama_cpp_python-0.3.36";
+/// ggml-cuda of the same llama.cpp release (0.5.0), for CUDA 13.
+const BACKEND: &str = "@node-llama-cpp/linux-x64-cuda@3.22.1";
+/// Where the backend lies in its package.
+const BACKEND_BINS: &str = "package/bins/linux-x64-cuda";
+const PYTHON: [&str; 4] = ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0", "numpy==2.4.6"];
+/// No TLS, no web pages: neither takes part in what is measured, and both would be fetched while building.
+const CONFIGURE: [&str; 7] = [
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=ON",
+    "-DLLAMA_OPENSSL=OFF",
+    "-DLLAMA_BUILD_UI=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+];
+const MODEL_SCRIPT: &str = include_str!("../../server/random_gguf.py");
+const AGREE_SCRIPT: &str = include_str!("../../server/ggml_agree.py");
+const MODEL: &str = "gpuspan-random";
+/// The step after which everything is there.
+pub(super) const LAST_STEP: &str = "model";
+/// Requests that are decoded together.
+const SLOTS: &str = "4";
+/// Loading takes a second; the rest is for busy machines.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Starts the server and waits until it answers.
+pub fn start(options: &Options) -> Result<Running> {
+    let kept = Kept::open("llama")?;
+    provision(&kept)?;
+    let port = process::port(options.port)?;
+    let mut command = Command::new(kept.path("build/bin/llama-server"));
+    command.arg("--model").arg(kept.path("model.gguf")).args([
+        "--alias",
+        MODEL,
+        "--host",
+        "127.0.0.1",
+        "--port",
+    ]);
+    command.arg(port.to_string()).args(["--parallel", SLOTS, "--ctx-size", "16384", "--no-warmup"]);
+    let truth_dir = match options.device {
+        Device::Cpu => None,
+        Device::Cuda => {
+            let truth = process::truth_dir("llama", port)?;
+            let bins = kept.path("build/bin");
+            stand_in::give(&mut command, &truth, &[&bins])?;
+            command.env("GGML_BACKEND_PATH", kept.path("ggml-cuda/libggml-cuda.so"));
+            command.args(["--device", "CUDA0", "--n-gpu-layers", "99"]);
+            Some(truth)
+        }
+    };
+    // The lock is for filling the folder; servers share it.
+    drop(kept);
+    Running::start(
+        &mut command,
+        Spec { name: "llama", port, model: MODEL.into(), truth_dir, patience: PATIENCE },
+    )
+}
+
+/// Fetches and builds what is not there yet.
+fn provision(kept: &Kept) -> Result<()> {
+    kept.python(&PYTHON)?;
+    kept.step("source", SDIST, || source(kept))?;
+    kept.step("build", &format!("{SDIST} {CONFIGURE:?}"), || build(kept))?;
+    kept.step("backend", BACKEND, || backend(kept))?;
+    kept.step("agree", &format!("{SDIST} {BACKEND} {AGREE_SCRIPT}"), || agree(kept))?;
+    kept.step(LAST_STEP, MODEL_SCRIPT, || model(kept))
+}
+
+fn source(kept: &Kept) -> Result<()> {
+    let archive = kept.path(&format!("{}.tar.gz", SOURCE.to_lowercase()));
+    let mut download = Command::new(kept.path("venv/bin/pip"));
+    download.args(["download", "--no-deps", "--no-binary", "llama-cpp-python", "--dest"]);
+    kept.run("source", download.arg(kept.path("")).arg(SDIST))?;
+    kept.run("source", Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(kept.path("")))?;
+    fs::remove_file(&archive).with_context(|| format!("failed to remove {}", archive.display()))
+}
+
+/// About ten minutes of processor time. Cut off, it goes on where it was: ninja keeps what is built.
+fn build(kept: &Kept) -> Result<()> {
+    let tools = kept.path("venv/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tools.clone()).chain(std::env::split_paths(&path)))?;
+    let source = kept.path(&format!("{SOURCE}/vendor/llama.cpp"));
+    let mut configure = Command::new(tools.join("cmake"));
+    configure.env("PATH", &path).args(["-G", "Ninja", "-S"]).arg(source).arg("-B").arg(kept.path("build"));
+    kept.run("build", configure.args(CONFIGURE))?;
+    let mut build = Command::new(tools.join("cmake"));
+    build.env("PATH", &path).arg("--build").arg(kept.path("build"));
+    kept.run("build", build.args(["--target", "llama-server"]))
+}
+
+/// Keeps the backend alone in a folder: it would load the libggml-base beside it, and the process would have two.
+fn backend(kept: &Kept) -> Result<()> {
+    let unpacked = kept.path("backend");
+    fs::create_dir_all(&unpacked).context("failed to make the folder of the backend")?;
+    kept.run("backend", Command::new("npm").args(["pack", BACKEND]).current_dir(&unpacked))?;
+    let archive = archive_in(&unpacked)?;
+    let mut unpack = Command::new("tar");
+    unpack.arg("-xzf").arg(&archive).arg("-C").arg(&unpacked);
+    unpack.args(["libggml-cuda.so", "libggml-base.so"].map(|file| format!("{BACKEND_BINS}/{file}")));
+    kept.run("backend", &mut unpack)?;
+    fs::remove_file(&archive).with_context(|| format!("failed to remove {}", archive.display()))?;
+    fs::create_dir_all(kept.path("ggml-cuda")).context("failed to make the folder of ggml-cuda")?;
+    let from = unpacked.join(BACKEND_BINS).join("libggml-cuda.so");
+    fs::rename(&from, kept.path("ggml-cuda/libggml-cuda.so"))
+        .with_context(|| format!("failed to move {}", from.display()))
+}
+
+fn archive_in(folder: &std::path::Path) -> Result<std::path::PathBuf> {
+    let files = fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
+    let mut paths = files.filter_map(|file| Some(file.ok()?.path()));
+    paths.find(|path| path.extension().is_some_and(|kind| kind == "tgz")).context("npm left no archive")
+}
+
+fn agree(kept: &Kept) -> Result<()> {
+    let mut check = script(kept, "ggml_agree.py", AGREE_SCRIPT)?;
+    check.arg(kept.path("build/bin/libggml-base.so"));
+    check.arg(kept.path(&format!("backend/{BACKEND_BINS}/libggml-base.so")));
+    kept.run("agree", check.arg(kept.path(&format!("{SOURCE}/vendor/llama.cpp/ggml/include/ggml.h"))))
+}
+
+fn model(kept: &Kept) -> Result<()> {
+    kept.run(LAST_STEP, script(kept, "random_gguf.py", MODEL_SCRIPT)?.arg(kept.path("model.gguf")))
+}
+
+fn script(kept: &Kept, name: &str, text: &str) -> Result<Command> {
+    let path = kept.path(name);
+    fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+    let mut command = Command::new(kept.path("venv/bin/python"));
+    command.arg(path);
+    Ok(command)
+}

