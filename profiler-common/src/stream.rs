@@ -16,6 +16,10 @@ pub mod mode {
     pub const FULL: u32 = 0;
     /// Nothing: user space has seen that it is not a protocol it reads.
     pub const OFF: u32 = 1;
+    /// Set by the kernel side beside either: the end of the input has been reported.
+    pub const INPUT_ENDED: u32 = 1 << 31;
+    /// Set by the kernel side beside either: a failure has been reported.
+    pub const FAILED: u32 = 1 << 30;
 }
 
 /// Value of the stream table: byte positions and the payload mode that user space sets.
@@ -26,7 +30,7 @@ pub struct Stream {
     pub received: u64,
     /// Bytes the target has written.
     pub sent: u64,
-    /// One of [`mode`].
+    /// One of [`mode`], and the bits there that the kernel side adds.
     pub mode: u32,
     /// Descriptors that refer to the connection (`dup` adds one).
     pub descriptors: u32,

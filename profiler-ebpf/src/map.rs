@@ -1,0 +1,106 @@
+//! Every map of the kernel side, and the few operations on them that more than one probe needs.
+//!
+//! User space sets the sizes of [`EVENTS`] and [`TARGETS`] before loading; the sizes here are the defaults.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use profiler_common::{
+    counter::{Counters, family},
+    event::PAYLOAD_CLASSES,
+    stream::{Descriptor, Stream},
+};
+
+use crate::atomic::Word;
+
+/// 8 MiB hold 388 ms of launches at 300,000 a second.
+const RING_BYTES: u32 = 8 << 20;
+
+/// One bit for each pid below 4,194,304, the kernel's limit (`PID_MAX_LIMIT`, include/linux/threads.h).
+const TARGET_WORDS: u32 = 65536;
+
+/// Calls that may be between entry and return at once. More threads than that inside GPU calls are not plausible;
+/// the least recently used entry belongs to a thread that died inside its call.
+const CALLS_IN_FLIGHT: u32 = 16384;
+
+/// Connections, and descriptors of connections, that the targets may hold open at once.
+const CONNECTIONS: u32 = 16384;
+
+/// The most payload that one record carries.
+pub const LARGEST_PAYLOAD: usize = PAYLOAD_CLASSES[PAYLOAD_CLASSES.len() - 1];
+
+/// Names a call between its entry and its return.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlightKey {
+    pub pid_tgid: u64,
+    pub api: u64,
+}
+
+/// What the entry of a call leaves for its return.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlight {
+    pub entered_ns: u64,
+    pub args: [u64; 5],
+}
+
+/// Room to put the pieces of a vectored transfer side by side.
+///
+/// Twice a record's payload, so that the verifier, which sees a start and a length as unrelated, can prove that
+/// both together stay inside. It is the most a per-CPU value may have (`PCPU_MIN_UNIT_SIZE`, 32 KiB).
+pub type Scratch = [u8; 2 * LARGEST_PAYLOAD];
+
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(family::COUNT, 0);
+#[map]
+pub static TARGETS: Array<u64> = Array::with_max_entries(TARGET_WORDS, 0);
+#[map]
+pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(CALLS_IN_FLIGHT, 0);
+#[map]
+pub static DESCRIPTORS: HashMap<Descriptor, u64> = HashMap::with_max_entries(CONNECTIONS, 0);
+#[map]
+pub static STREAMS: HashMap<u64, Stream> = HashMap::with_max_entries(CONNECTIONS, 0);
+#[map]
+pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether the task's bit is set in [`TARGETS`].
+#[inline(always)]
+pub fn is_target(pid: u32) -> bool {
+    TARGETS.get(pid >> 6).is_some_and(|word| *word >> (pid & 63) & 1 != 0)
+}
+
+/// Makes a task a target.
+#[inline(always)]
+pub fn add_target(pid: u32) {
+    if let Some(word) = target_word(pid) {
+        word.or(1 << (pid & 63));
+    }
+}
+
+/// Forgets a task.
+#[inline(always)]
+pub fn remove_target(pid: u32) {
+    if let Some(word) = target_word(pid) {
+        word.and(!(1 << (pid & 63)));
+    }
+}
+
+#[inline(always)]
+fn target_word(pid: u32) -> Option<Word<u64>> {
+    // SAFETY: the value is a live, aligned u64 of an array map, and everybody changes it by atomics.
+    TARGETS.get_ptr_mut(pid >> 6).map(|word| unsafe { Word::new(word) })
+}
+
+/// An id for a new connection, never used before; the first is 1.
+#[inline(always)]
+pub fn next_connection() -> Option<u64> {
+    let next = NEXT_CONNECTION.get_ptr_mut(0)?;
+    // SAFETY: the value is a live, aligned u64 of an array map, and everybody changes it by atomics.
+    Some(unsafe { Word::new(next) }.add(1) + 1)
+}

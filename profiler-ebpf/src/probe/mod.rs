@@ -1,0 +1,5 @@
+//! What is watched, one file per probe family.
+
+mod gpu;
+mod process;
+mod socket;

@@ -1,0 +1,239 @@
+//! Reads and writes on known connections: positions counted, payload copied.
+//!
+//! The bytes of one system call leave as up to [`MOST_RECORDS`] records at rising positions. Pieces of a vectored
+//! call are put side by side first, so that the number of records depends on the bytes and not on the pieces.
+
+use profiler_common::{
+    event::{PAYLOAD_CLASSES, SocketData, direction, end_reason, kind},
+    stream::mode,
+};
+
+use super::{Exit, connection::Connection};
+use crate::{
+    arch::nr,
+    emit::Tally,
+    map::{LARGEST_PAYLOAD, SCRATCH},
+    memory::{Source, read_user},
+};
+
+/// Records that one system call may fill: 16 of the largest class are 255 KiB.
+const MOST_RECORDS: u32 = 16;
+
+/// Pieces of a vectored call that are followed.
+const MOST_PIECES: u64 = 64;
+
+/// Flags of `recvfrom` and `recvmsg` under which no bytes leave the stream: `MSG_OOB`, `MSG_PEEK`, `MSG_ERRQUEUE`
+/// (include/linux/socket.h).
+const NOT_FROM_STREAM: u64 = 0x1 | 0x2 | 0x2000;
+
+const LARGEST: u64 = LARGEST_PAYLOAD as u64;
+
+/// Where a system call keeps the bytes it moved.
+#[derive(Clone, Copy)]
+enum Buffer {
+    /// One piece at this address.
+    Flat(u64),
+    /// An array of `struct iovec`, and its length.
+    Vector(u64, u64),
+    /// A `struct user_msghdr`.
+    Message(u64),
+}
+
+/// A system call that moves bytes.
+pub struct Transfer {
+    direction: u16,
+    buffer: Buffer,
+    /// Size of the buffer, as far as the call says: a read into no room returns 0 too.
+    room: u64,
+    /// Whether the bytes enter or leave the stream at all.
+    counts: bool,
+}
+
+impl Transfer {
+    /// What the call moved, or `None` for one that moves nothing.
+    #[inline(always)]
+    pub fn of(exit: &Exit) -> Option<Self> {
+        let [_, second, third, fourth, ..] = exit.args;
+        let received = |buffer, room, flags| Self {
+            direction: direction::RECEIVED,
+            buffer,
+            room,
+            counts: flags & NOT_FROM_STREAM == 0,
+        };
+        let sent = |buffer| Self { direction: direction::SENT, buffer, room: 0, counts: true };
+        Some(match exit.number {
+            nr::READ => received(Buffer::Flat(second), third, 0),
+            nr::RECVFROM => received(Buffer::Flat(second), third, fourth),
+            nr::READV => received(Buffer::Vector(second, third), third, 0),
+            nr::RECVMSG => received(Buffer::Message(second), 1, third),
+            nr::WRITE | nr::SENDTO => sent(Buffer::Flat(second)),
+            nr::WRITEV => sent(Buffer::Vector(second, third)),
+            nr::SENDMSG => sent(Buffer::Message(second)),
+            // The bytes never were in the target's memory: an unreadable buffer makes them a counted gap.
+            nr::SENDFILE => sent(Buffer::Flat(0)),
+            _ => return None,
+        })
+    }
+
+    /// Counts the bytes and sends them to user space, or reports the end that the call met.
+    #[inline(always)]
+    pub fn carry(&self, exit: &Exit) {
+        let Some(connection) = Connection::behind(exit.task.tgid, exit.args[0] as u32) else { return };
+        if !self.counts {
+            return;
+        }
+        if exit.result < 0 {
+            return connection.ended(exit, end_reason::FAILED, -exit.result as u32, mode::FAILED);
+        }
+        if exit.result == 0 {
+            if self.direction == direction::RECEIVED && self.room > 0 {
+                connection.ended(exit, end_reason::END_OF_INPUT, 0, mode::INPUT_ENDED);
+            }
+            return;
+        }
+        let bytes = exit.result as u64;
+        let total =
+            if self.direction == direction::RECEIVED { connection.received() } else { connection.sent() };
+        let position = total.add(bytes);
+        if connection.is_off() {
+            return;
+        }
+        let head = exit.task.head(kind::SOCKET_DATA, exit.number as u16, self.direction);
+        let data = SocketData { head, connection: connection.id, position, len: 0, lost_after: 0 };
+        let mut sender = Sender { tally: exit.tally, data, remaining: bytes };
+        match self.buffer {
+            Buffer::Flat(address) => sender.send_flat(address),
+            Buffer::Vector(address, pieces) => sender.send_vector(address, pieces),
+            Buffer::Message(address) => {
+                let (address, pieces) = vector_of(address);
+                sender.send_vector(address, pieces);
+            }
+        }
+    }
+}
+
+/// `msg_iov` and `msg_iovlen` of a `struct user_msghdr` (include/linux/socket.h); no pieces when it is unreadable.
+#[inline(always)]
+fn vector_of(message: u64) -> (u64, u64) {
+    let [address, pieces] = read_user(message.wrapping_add(16)).unwrap_or([0; 2]);
+    (address, pieces)
+}
+
+/// A record with room for `N` bytes of payload.
+#[repr(C)]
+struct Chunk<const N: usize> {
+    data: SocketData,
+    payload: [u8; N],
+}
+
+/// What is left to send of one system call.
+struct Sender {
+    tally: Tally,
+    data: SocketData,
+    remaining: u64,
+}
+
+impl Sender {
+    /// Sends bytes that lie in one piece.
+    #[inline(always)]
+    fn send_flat(&mut self, mut address: u64) {
+        let mut records = 1;
+        while records < MOST_RECORDS && self.remaining > LARGEST {
+            if !self.send_full(Source::User(address)) {
+                return;
+            }
+            address += LARGEST;
+            records += 1;
+        }
+        self.send_last(self.remaining.min(LARGEST), Source::User(address));
+    }
+
+    /// Sends bytes that lie in several pieces, gathering them in the scratch buffer.
+    ///
+    /// Each round copies from one piece as much as fits. There are as many rounds as pieces and full records
+    /// together can need.
+    #[inline(always)]
+    fn send_vector(&mut self, vector: u64, pieces: u64) {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+        let scratch = scratch.cast::<u8>();
+        let pieces = pieces.min(MOST_PIECES);
+        let (mut index, mut records) = (0, 1);
+        let (mut address, mut rest, mut gathered) = (0, 0, 0);
+        for _ in 0..MOST_PIECES + u64::from(MOST_RECORDS) {
+            if rest == 0 {
+                if index >= pieces || gathered >= self.remaining {
+                    break;
+                }
+                let Some([start, len]) = read_user::<[u64; 2]>(vector.wrapping_add(16 * index)) else {
+                    break;
+                };
+                (address, rest) = (start, len.min(self.remaining - gathered));
+                index += 1;
+            }
+            let len = rest.min(LARGEST - gathered);
+            // SAFETY: both the start and the length stay below half of the scratch buffer.
+            if !unsafe { Source::User(address).copy(scratch.add(gathered as usize).cast(), len) } {
+                break;
+            }
+            (address, rest, gathered) = (address + len, rest - len, gathered + len);
+            if gathered >= LARGEST {
+                if records >= MOST_RECORDS || self.remaining <= LARGEST {
+                    break;
+                }
+                if !self.send_full(Source::Map(scratch)) {
+                    return;
+                }
+                (gathered, records) = (0, records + 1);
+            }
+        }
+        self.send_last(gathered.min(LARGEST), Source::Map(scratch));
+    }
+
+    /// Sends a full record of the largest class, behind which more follows. Returns whether to go on.
+    #[inline(always)]
+    fn send_full(&mut self, source: Source) -> bool {
+        self.send::<LARGEST_PAYLOAD>(LARGEST, false, source)
+    }
+
+    /// Sends the last record of the call, in the smallest class that holds `len` bytes. What remains behind it is
+    /// lost, and the record says so.
+    #[inline(always)]
+    fn send_last(&mut self, len: u64, source: Source) {
+        const SMALL: u64 = PAYLOAD_CLASSES[0] as u64;
+        const MEDIUM: u64 = PAYLOAD_CLASSES[1] as u64;
+        const LARGE: u64 = PAYLOAD_CLASSES[2] as u64;
+        if len <= SMALL {
+            self.send::<{ PAYLOAD_CLASSES[0] }>(len, true, source);
+        } else if len <= MEDIUM {
+            self.send::<{ PAYLOAD_CLASSES[1] }>(len, true, source);
+        } else if len <= LARGE {
+            self.send::<{ PAYLOAD_CLASSES[2] }>(len, true, source);
+        } else {
+            self.send::<LARGEST_PAYLOAD>(len, true, source);
+        }
+    }
+
+    /// Sends one record. Returns whether its bytes were copied, which says whether more can follow.
+    ///
+    /// Without room in the ring the rest of the call is given up: the positions of later records show the gap.
+    #[inline(always)]
+    fn send<const N: usize>(&mut self, len: u64, last: bool, source: Source) -> bool {
+        let Some(mut entry) = self.tally.reserve::<Chunk<N>>() else { return false };
+        let chunk = entry.as_mut_ptr();
+        // SAFETY: the payload has room for N bytes, which no caller's `len` exceeds; the helper checks the source.
+        let copied = unsafe { source.copy((&raw mut (*chunk).payload).cast(), len) };
+        let taken = if copied { len } else { 0 };
+        let left = self.remaining - taken;
+        let lost = if last || !copied { left } else { 0 };
+        let data = SocketData { len: taken as u32, lost_after: lost as u32, ..self.data };
+        // SAFETY: the record was reserved above and is aligned to 8 bytes.
+        unsafe { (&raw mut (*chunk).data).write(data) };
+        self.tally.submit(entry);
+        if lost > 0 {
+            self.tally.uncopied(lost);
+        }
+        self.data.position += taken;
+        self.remaining = left;
+        copied
+    }
+}
