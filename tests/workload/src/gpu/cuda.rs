@@ -1,0 +1,251 @@
+//! The CUDA device: one stream; per step three copies in, a forward pass, one copy out, one synchronisation.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_void};
+use std::ptr;
+
+use anyhow::{Context, Result};
+
+use super::api::{self, Cuda, Dim3, Driver, Handle};
+use super::buffer::{Buffer, allocate, call};
+use super::kernel::{self, Kernel};
+use super::{Device, StepWork, graph, image};
+use crate::options::{Graphs, Runtime, ServerOptions};
+use crate::truth::DeviceTotals;
+
+/// Of the order of a small model's keys and values; it only makes the allocation show.
+const KV_BYTES_PER_TOKEN: usize = 256;
+/// Activations of one token.
+const WORKSPACE_BYTES_PER_TOKEN: usize = 2048;
+const THREADS_PER_BLOCK: u32 = 128;
+/// `cudaStreamNonBlocking`: no implicit ordering with the default stream.
+const NON_BLOCKING: u32 = 1;
+
+pub(crate) struct CudaDevice {
+    pub(super) cuda: &'static Cuda,
+    driver: Option<DriverModule>,
+    pub(super) stream: Handle,
+    binary: *mut Handle,
+    kv_cache: *mut c_void,
+    token_ids: Buffer,
+    positions: Buffer,
+    offsets: Buffer,
+    sampled: Buffer,
+    pub(super) graphs: BTreeMap<usize, graph::Graph>,
+    pub(super) options: ServerOptions,
+    version: i32,
+    pub(super) totals: DeviceTotals,
+}
+
+/// Kernels that are launched by the driver API.
+struct DriverModule {
+    driver: Driver,
+    module: Handle,
+    functions: Vec<(&'static CStr, Handle)>,
+}
+
+/// What happens to a launch: it runs now, or it becomes a node of the graph that is being captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Run,
+    Capture,
+}
+
+impl CudaDevice {
+    /// Opens the runtime, registers the kernels, allocates, and captures graphs where asked to at start-up.
+    pub(crate) fn open(options: &ServerOptions) -> Result<Self> {
+        let cuda = api::open_runtime(if options.runtime == Runtime::Cuda13 { 13 } else { 12 })?;
+        let binary = kernel::register(cuda);
+        let mut totals = DeviceTotals::default();
+        let mut version = 0;
+        // SAFETY: a valid out-pointer; device 0 is the first device.
+        let (got, set) = unsafe { ((cuda.runtime.get_version)(&raw mut version), (cuda.runtime.set_device)(0)) };
+        call(&mut totals, "cudaRuntimeGetVersion", got)?;
+        call(&mut totals, "cudaSetDevice", set)?;
+        let mut stream = ptr::null_mut();
+        // SAFETY: a valid out-pointer.
+        let status = unsafe { (cuda.runtime.stream_create)(&raw mut stream, NON_BLOCKING) };
+        call(&mut totals, "cudaStreamCreateWithFlags", status)?;
+        let kv_bytes = options.max_batch * options.max_model_len * KV_BYTES_PER_TOKEN;
+        let kv_cache = allocate(cuda, &mut totals, kv_bytes).context("failed to allocate the KV cache")?;
+        let tokens = options.max_batch_tokens.max(options.max_batch);
+        let mut device = Self {
+            cuda,
+            driver: None,
+            stream,
+            binary,
+            kv_cache,
+            token_ids: Buffer::new(cuda, &mut totals, tokens * 4)?,
+            positions: Buffer::new(cuda, &mut totals, tokens * 8)?,
+            offsets: Buffer::new(cuda, &mut totals, (options.max_batch + 1) * 4)?,
+            sampled: Buffer::new(cuda, &mut totals, options.max_batch * 4)?,
+            graphs: BTreeMap::new(),
+            options: options.clone(),
+            version,
+            totals,
+        };
+        if options.driver_launches {
+            device.driver = Some(DriverModule::load(&mut device.totals)?);
+        }
+        if options.graphs == Graphs::StartUp {
+            (1..=options.max_batch).try_for_each(|batch| device.capture(batch))?;
+        }
+        Ok(device)
+    }
+
+    /// Launches every kernel of a forward pass over `tokens` tokens.
+    pub(super) fn forward(&mut self, tokens: usize, mode: Mode) -> Result<()> {
+        let grid = Dim3 { x: u32::try_from(tokens.max(1))?, y: 1, z: 1 };
+        kernel::forward_pass(self.options.layers).try_for_each(|kernel| self.launch(kernel, grid, mode))
+    }
+
+    fn launch(&mut self, kernel: Kernel, grid: Dim3, mode: Mode) -> Result<()> {
+        let twin = kernel.driver_twin.and_then(|twin| self.driver.as_ref()?.function(twin));
+        let by_driver = twin.is_some();
+        let name = match twin {
+            Some((name, function)) => {
+                self.launch_by_driver(function, grid)?;
+                name
+            }
+            None => {
+                self.launch_by_runtime(kernel, grid)?;
+                kernel.name
+            }
+        };
+        match mode {
+            Mode::Capture => self.totals.captured += 1,
+            Mode::Run => {
+                self.totals.launches += 1;
+                self.totals.driver_launches += u64::from(by_driver);
+                self.count_kernel(name, 1);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_kernel(&mut self, name: &CStr, executions: u64) {
+        *self.totals.kernels.entry(name.to_string_lossy().into_owned()).or_default() += executions;
+    }
+
+    /// What `kernel<<<grid, block, 0, stream>>>(…)` compiles to.
+    fn launch_by_runtime(&mut self, kernel: Kernel, grid: Dim3) -> Result<()> {
+        let stub = kernel.stub.context("a kernel without host stub cannot be launched by the runtime")?;
+        let block = Dim3 { x: THREADS_PER_BLOCK, y: 1, z: 1 };
+        // SAFETY: plain values; the stream is alive.
+        unsafe { (self.cuda.runtime.push_call_configuration)(grid, block, 0, self.stream) };
+        let status = stub(self.kv_cache, grid.x, self.options.kernel_ns);
+        let api = if self.cuda.launch13.is_some() { "__cudaLaunchKernel" } else { "cudaLaunchKernel" };
+        call(&mut self.totals, api, status)
+    }
+
+    fn launch_by_driver(&mut self, function: Handle, grid: Dim3) -> Result<()> {
+        let Some(module) = &self.driver else { return Ok(()) };
+        let (mut buffer, mut count, mut nanoseconds) = (self.kv_cache, grid.x, self.options.kernel_ns);
+        let mut args = [(&raw mut buffer).cast(), (&raw mut count).cast(), (&raw mut nanoseconds).cast::<c_void>()];
+        // SAFETY: the function belongs to the loaded module; `args` holds one pointer per parameter.
+        let status = unsafe {
+            (module.driver.launch_kernel)(
+                function, grid.x, 1, 1, THREADS_PER_BLOCK, 1, 1, 0, self.stream, args.as_mut_ptr(), ptr::null_mut(),
+            )
+        };
+        call(&mut self.totals, "cuLaunchKernel", status)
+    }
+
+    fn copy_inputs(&mut self, work: StepWork) -> Result<()> {
+        let (cuda, totals, stream) = (self.cuda, &mut self.totals, self.stream);
+        self.token_ids.copy_in(cuda, totals, work.tokens * 4, stream)?;
+        self.positions.copy_in(cuda, totals, work.tokens * 8, stream)?;
+        self.offsets.copy_in(cuda, totals, (work.sequences + 1) * 4, stream)
+    }
+
+    /// A forward pass outside graphs needs a workspace of its own, as PyTorch's allocator would hand out.
+    fn forward_eagerly(&mut self, work: StepWork) -> Result<()> {
+        let mut workspace = ptr::null_mut();
+        let bytes = work.tokens * WORKSPACE_BYTES_PER_TOKEN;
+        // SAFETY: a valid out-pointer and a live stream.
+        let status = unsafe { (self.cuda.runtime.malloc_async)(&raw mut workspace, bytes, self.stream) };
+        call(&mut self.totals, "cudaMallocAsync", status)?;
+        self.forward(work.tokens, Mode::Run)?;
+        // SAFETY: the workspace was allocated on this stream and is freed once, in stream order.
+        let status = unsafe { (self.cuda.runtime.free_async)(workspace, self.stream) };
+        call(&mut self.totals, "cudaFreeAsync", status)
+    }
+
+    fn synchronize(&mut self) -> Result<()> {
+        // SAFETY: a live stream.
+        let status = unsafe { (self.cuda.runtime.stream_synchronize)(self.stream) };
+        call(&mut self.totals, "cudaStreamSynchronize", status)
+    }
+}
+
+impl Device for CudaDevice {
+    fn step(&mut self, work: StepWork) -> Result<()> {
+        let replay = work.decode_only && self.options.graphs != Graphs::Off;
+        if replay && !self.graphs.contains_key(&work.sequences) {
+            self.capture(work.sequences)?;
+        }
+        self.copy_inputs(work)?;
+        if replay { self.replay(work.sequences)? } else { self.forward_eagerly(work)? }
+        if work.outputs > 0 {
+            self.sampled.copy_out(self.cuda, &mut self.totals, work.outputs * 4, self.stream)?;
+        }
+        self.synchronize()
+    }
+
+    fn totals(&self) -> &DeviceTotals {
+        &self.totals
+    }
+
+    fn runtime_version(&self) -> i32 {
+        self.version
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.destroy_graphs()?;
+        let (cuda, totals) = (self.cuda, &mut self.totals);
+        for buffer in [&self.token_ids, &self.positions, &self.offsets, &self.sampled] {
+            buffer.free(cuda, totals)?;
+        }
+        // SAFETY: nothing runs any more; each object is destroyed once.
+        let (cache, stream) = unsafe {
+            ((cuda.runtime.free)(self.kv_cache), (cuda.runtime.stream_destroy)(self.stream))
+        };
+        call(totals, "cudaFree", cache)?;
+        call(totals, "cudaStreamDestroy", stream)?;
+        if let Some(module) = &self.driver {
+            // SAFETY: the module is loaded and none of its functions runs.
+            call(totals, "cuModuleUnload", unsafe { (module.driver.module_unload)(module.module) })?;
+        }
+        // SAFETY: the handle that the registration returned, once.
+        unsafe { (cuda.runtime.unregister_fat_binary)(self.binary) };
+        Ok(())
+    }
+}
+
+impl DriverModule {
+    /// Loads the module into the context that the runtime made current.
+    fn load(totals: &mut DeviceTotals) -> Result<Self> {
+        let driver = api::open_driver()?;
+        let image = image::ptx(kernel::DRIVER.into_iter());
+        let mut module = ptr::null_mut();
+        // SAFETY: a valid out-pointer and a NUL-terminated image.
+        let (init, load) = unsafe {
+            ((driver.init)(0), (driver.module_load_data)(&raw mut module, image.as_ptr().cast()))
+        };
+        call(totals, "cuInit", init)?;
+        call(totals, "cuModuleLoadData", load)?;
+        let mut functions = Vec::new();
+        for name in kernel::DRIVER {
+            let mut function = ptr::null_mut();
+            // SAFETY: a valid out-pointer, a loaded module and a NUL-terminated name.
+            let status = unsafe { (driver.module_get_function)(&raw mut function, module, name.as_ptr()) };
+            call(totals, "cuModuleGetFunction", status)?;
+            functions.push((name, function));
+        }
+        Ok(Self { driver, module, functions })
+    }
+
+    fn function(&self, name: &CStr) -> Option<(&'static CStr, Handle)> {
+        self.functions.iter().copied().find(|(known, _)| *known == name)
+    }
+}

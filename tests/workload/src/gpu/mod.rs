@@ -1,0 +1,50 @@
+//! The engine's device: a step's work comes in, CUDA calls go out, counts of what was called come back.
+//!
+//! The calls are the public CUDA API, opened at run time by the libraries' plain names, so the same binary runs
+//! on the stand-ins and on the true libraries. Absent: any use of what the kernels compute.
+
+mod api;
+mod buffer;
+mod cpu;
+mod cuda;
+mod graph;
+mod image;
+mod kernel;
+
+use anyhow::Result;
+
+use crate::options::{Runtime, ServerOptions};
+use crate::truth::DeviceTotals;
+
+/// What a step puts on the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepWork {
+    /// Sequences in the batch.
+    pub(crate) sequences: usize,
+    /// Tokens of all sequences.
+    pub(crate) tokens: usize,
+    /// Sequences that sample a token.
+    pub(crate) outputs: usize,
+    /// Every sequence decodes exactly one token.
+    pub(crate) decode_only: bool,
+}
+
+/// Runs one step and waits for it.
+pub(crate) trait Device {
+    /// Runs `work` to its end.
+    fn step(&mut self, work: StepWork) -> Result<()>;
+    /// What was done so far.
+    fn totals(&self) -> &DeviceTotals;
+    /// What `cudaRuntimeGetVersion` gave, 0 without a runtime.
+    fn runtime_version(&self) -> i32;
+    /// Gives everything back; nothing may be run after it.
+    fn close(&mut self) -> Result<()>;
+}
+
+/// Opens the device that `options` ask for, in the calling thread.
+pub(crate) fn open(options: &ServerOptions) -> Result<Box<dyn Device>> {
+    Ok(match options.runtime {
+        Runtime::None => Box::new(cpu::CpuDevice::new(options)),
+        Runtime::Cuda12 | Runtime::Cuda13 => Box::new(cuda::CudaDevice::open(options)?),
+    })
+}
