@@ -139,7 +139,9 @@ mod tests {
             truth: Some("/tmp/truth.jsonl".into()),
             ..ServerOptions::default()
         };
-        let parsed = ServerOptions::parse_from([OsString::from("workload-server")].into_iter().chain(options.to_args()));
+        let parsed = ServerOptions::parse_from(
+            [OsString::from("workload-server")].into_iter().chain(options.to_args()),
+        );
         assert_eq!(serde_json::to_value(&parsed).unwrap(), serde_json::to_value(&options).unwrap());
     }
 

@@ -55,7 +55,8 @@ impl ServerProcess {
         if line.is_empty() {
             bail!("{} ended before it listened: {}", binary.display(), child.wait()?);
         }
-        let announcement: Announcement = serde_json::from_str(&line).context("the server's first line is no JSON")?;
+        let announcement: Announcement =
+            serde_json::from_str(&line).context("the server's first line is no JSON")?;
         Ok(Self { child, _stdout: stdout, port: announcement.port })
     }
 
@@ -124,7 +125,10 @@ pub fn server_binary() -> Result<PathBuf> {
     // Cargo has built it for this crate's own tests. For those of other crates it may be missing or stale.
     let fresh = std::env::var("CARGO_PKG_NAME").is_ok_and(|running| running == env!("CARGO_PKG_NAME"));
     if !(fresh && binary.exists()) {
-        BUILD.get_or_init(|| build(profile).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)?;
+        BUILD
+            .get_or_init(|| build(profile).map_err(|error| format!("{error:#}")))
+            .clone()
+            .map_err(Error::msg)?;
     }
     Ok(binary)
 }
@@ -140,7 +144,9 @@ fn build(profile: &Path) -> Result<()> {
     let target = profile.parent().context("the target folder has no parent")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--bins", "--target-dir"]).arg(target);
+    command
+        .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--bins", "--target-dir"])
+        .arg(target);
     if profile.ends_with("release") {
         command.arg("--release");
     }

@@ -55,11 +55,11 @@ pub struct RequestLine {
     pub ordinal: u64,
     /// The client's port: with `ordinal` it identifies the exchange from both ends.
     pub peer_port: u16,
-    /// Method and path, as sent.
+    /// Method, as sent.
     pub method: String,
     /// Path without the query.
     pub path: String,
-    /// Status of the response.
+    /// Status of the response; 0 when the client went away before there was one.
     pub status: u16,
     /// Whether the response was streamed.
     pub stream: bool,
@@ -168,8 +168,8 @@ pub struct DeviceTotals {
 pub struct Totals {
     /// Exchanges of all routes.
     pub requests: u64,
-    /// Exchanges per status.
-    pub by_status: BTreeMap<u16, u64>,
+    /// Exchanges per status (JSON keys are strings, so these are too).
+    pub by_status: BTreeMap<String, u64>,
     /// Exchanges whose client went away.
     pub aborted: u64,
     /// Prompt tokens of the requests that reached the engine.
@@ -198,7 +198,10 @@ impl TruthLog {
     /// Creates `path`, emptied; without a path only the sums are kept.
     pub(crate) fn create(path: Option<&Path>) -> Result<Self> {
         let file = path
-            .map(|path| File::create(path).with_context(|| format!("failed to create the truth log {}", path.display())))
+            .map(|path| {
+                File::create(path)
+                    .with_context(|| format!("failed to create the truth log {}", path.display()))
+            })
             .transpose()?;
         Ok(Self { state: Mutex::new(State { file, totals: Totals::default() }) })
     }
@@ -211,7 +214,7 @@ impl TruthLog {
         let mut state = self.state();
         let totals = &mut state.totals;
         totals.requests += 1;
-        *totals.by_status.entry(line.status).or_default() += 1;
+        *totals.by_status.entry(line.status.to_string()).or_default() += 1;
         totals.aborted += u64::from(line.aborted);
         totals.prompt_tokens += line.prompt_tokens;
         totals.completion_tokens += line.completion_tokens;

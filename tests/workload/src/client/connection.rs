@@ -120,7 +120,9 @@ impl Connection {
 
     fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
-            let Ok(parsed) = httparse::parse_chunk_size(&self.buffer) else { bail!("invalid chunk size in the answer") };
+            let Ok(parsed) = httparse::parse_chunk_size(&self.buffer) else {
+                bail!("invalid chunk size in the answer")
+            };
             if let httparse::Status::Complete((head, size)) = parsed {
                 let size = usize::try_from(size)?;
                 self.require(head + size + 2)?;

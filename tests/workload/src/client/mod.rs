@@ -47,7 +47,10 @@ pub enum Api {
 
 /// What to send, how often and how much at once.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "workload-client", about = "Loads an OpenAI-compatible server and records every token's time")]
+#[command(
+    name = "workload-client",
+    about = "Loads an OpenAI-compatible server and records every token's time"
+)]
 pub struct ClientOptions {
     /// Server, as `http://ADDRESS:PORT`.
     #[arg(long)]
@@ -113,7 +116,10 @@ pub fn load(options: &ClientOptions) -> Result<Vec<ClientRecord>> {
 ///
 /// # Errors
 /// As [`load`], and whatever `look` returns.
-pub fn load_with(options: &ClientOptions, look: impl FnMut(&ClientRecord) -> Result<()> + Send) -> Result<Vec<ClientRecord>> {
+pub fn load_with(
+    options: &ClientOptions,
+    look: impl FnMut(&ClientRecord) -> Result<()> + Send,
+) -> Result<Vec<ClientRecord>> {
     let authority = options
         .url
         .strip_prefix("http://")
@@ -135,9 +141,9 @@ pub fn load_with(options: &ClientOptions, look: impl FnMut(&ClientRecord) -> Res
             Ok(())
         };
         let threads: Vec<_> = (0..options.concurrency.max(1)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread.join().map_err(|_| anyhow!("a client thread panicked"))?
-        })
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a client thread panicked"))?)
     })?;
     let (mut records, _) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     records.sort_by_key(|record| record.index);
@@ -145,7 +151,12 @@ pub fn load_with(options: &ClientOptions, look: impl FnMut(&ClientRecord) -> Res
 }
 
 /// One request at its time. Whatever fails is said in the record, and the next request connects anew.
-fn send(connection: &mut Connection, options: &ClientOptions, planned: Planned, start_ns: u64) -> ClientRecord {
+fn send(
+    connection: &mut Connection,
+    options: &ClientOptions,
+    planned: Planned,
+    start_ns: u64,
+) -> ClientRecord {
     sleep_until(start_ns.saturating_add(planned.after_ns));
     let mut record = planned.record;
     let aborts = options.abort_every > 0 && (record.index + 1).is_multiple_of(options.abort_every);

@@ -8,8 +8,8 @@ use super::record::ClientRecord;
 use super::{Api, ClientOptions, StreamMode};
 
 const WORDS: [&str; 16] = [
-    "why", "does", "the", "engine", "batch", "requests", "while", "memory", "fills", "with", "keys", "and", "values",
-    "über", "数据", "now",
+    "why", "does", "the", "engine", "batch", "requests", "while", "memory", "fills", "with", "keys", "and",
+    "values", "über", "数据", "now",
 ];
 
 /// A closed range, written `MIN..MAX`, or one number.
@@ -26,7 +26,8 @@ impl FromStr for Range {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (min, max) = text.split_once("..").unwrap_or((text, text));
-        let number = |text: &str| text.parse::<usize>().map_err(|error| format!("{text:?} in a range: {error}"));
+        let number =
+            |text: &str| text.parse::<usize>().map_err(|error| format!("{text:?} in a range: {error}"));
         let range = Self { min: number(min)?, max: number(max)? };
         if range.min > range.max { Err(format!("{text}: the first number is greater")) } else { Ok(range) }
     }
@@ -72,7 +73,8 @@ impl<'a> Plan<'a> {
     pub(super) fn request(&self, index: usize) -> Option<Planned> {
         let after_ns = *self.after_ns.get(index)?;
         let options = self.options;
-        let mut rng = fastrand::Rng::with_seed(options.seed.wrapping_mul(1_000_003).wrapping_add(index as u64));
+        let mut rng =
+            fastrand::Rng::with_seed(options.seed.wrapping_mul(1_000_003).wrapping_add(index as u64));
         let prompt_words = options.prompt_words.draw(&mut rng);
         let max_tokens = options.max_tokens.draw(&mut rng);
         let prompt: Vec<_> = (0..prompt_words).filter_map(|_| rng.choice(WORDS)).collect();
@@ -81,9 +83,19 @@ impl<'a> Plan<'a> {
             StreamMode::False => false,
             StreamMode::Mix => index.is_multiple_of(2),
         };
-        let trace = options.traceparent.then(|| (format!("{:032x}", rng.u128(1..)), format!("{:016x}", rng.u64(1..))));
+        let trace = options
+            .traceparent
+            .then(|| (format!("{:032x}", rng.u128(1..)), format!("{:016x}", rng.u64(1..))));
         let (trace_id, parent_id) = trace.unzip();
-        let record = ClientRecord { index, stream, prompt_words, max_tokens, trace_id, parent_id, ..ClientRecord::default() };
+        let record = ClientRecord {
+            index,
+            stream,
+            prompt_words,
+            max_tokens,
+            trace_id,
+            parent_id,
+            ..ClientRecord::default()
+        };
         let body = body(options, &prompt.join(" "), max_tokens, stream);
         Some(Planned { after_ns, body: body.to_string().into_bytes(), record })
     }
@@ -92,7 +104,9 @@ impl<'a> Plan<'a> {
 fn body(options: &ClientOptions, prompt: &str, max_tokens: usize, stream: bool) -> Value {
     let model = &options.model;
     let mut body = match options.api {
-        Api::Chat => json!({"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens}),
+        Api::Chat => {
+            json!({"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens})
+        }
         Api::Completions => json!({"model": model, "prompt": prompt, "max_tokens": max_tokens}),
         Api::Ollama => json!({"model": model, "prompt": prompt, "options": {"num_predict": max_tokens}}),
     };

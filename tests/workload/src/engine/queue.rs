@@ -113,7 +113,11 @@ impl Queue {
 
     /// Lets the engine look at the queue; with `idle` it first sleeps until there is something in it. None once
     /// the queue is closed.
-    pub(super) fn with_waiting<T>(&self, idle: bool, look: impl FnOnce(&mut VecDeque<Submission>) -> T) -> Option<T> {
+    pub(super) fn with_waiting<T>(
+        &self,
+        idle: bool,
+        look: impl FnOnce(&mut VecDeque<Submission>) -> T,
+    ) -> Option<T> {
         let mut state = self.state();
         while idle && state.waiting.is_empty() && !state.closed {
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);

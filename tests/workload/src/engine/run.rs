@@ -10,7 +10,12 @@ use crate::options::ServerOptions;
 use crate::truth::{Copies, DeviceTotals, Member, StepLine, TruthLog};
 
 /// Runs steps until the queue is closed.
-pub(crate) fn run(queue: &Queue, device: &mut dyn Device, options: &ServerOptions, truth: &TruthLog) -> Result<()> {
+pub(crate) fn run(
+    queue: &Queue,
+    device: &mut dyn Device,
+    options: &ServerOptions,
+    truth: &TruthLog,
+) -> Result<()> {
     let limits = Limits { max_batch: options.max_batch, max_tokens: options.max_batch_tokens };
     let mut batch: Vec<Sequence> = Vec::new();
     let mut index = 0;
@@ -39,7 +44,8 @@ fn step(index: u64, batch: &[Sequence], device: &mut dyn Device) -> Result<StepL
     let start_ns = monotonic_ns();
     device.step(work)?;
     let end_ns = monotonic_ns();
-    let line = StepLine { index, start_ns, end_ns, members: riding().map(member).collect(), ..StepLine::default() };
+    let line =
+        StepLine { index, start_ns, end_ns, members: riding().map(member).collect(), ..StepLine::default() };
     Ok(before.difference(device.totals(), line))
 }
 

@@ -38,19 +38,32 @@ impl Buffer {
         Ok(Self { host, device, capacity })
     }
 
-    pub(crate) fn copy_in(&self, cuda: &Cuda, totals: &mut DeviceTotals, bytes: usize, stream: Handle) -> Result<()> {
+    pub(crate) fn copy_in(
+        &self,
+        cuda: &Cuda,
+        totals: &mut DeviceTotals,
+        bytes: usize,
+        stream: Handle,
+    ) -> Result<()> {
         let bytes = bytes.min(self.capacity);
         copy(cuda, totals, (self.device, self.host), bytes, api::HOST_TO_DEVICE, stream)
     }
 
-    pub(crate) fn copy_out(&self, cuda: &Cuda, totals: &mut DeviceTotals, bytes: usize, stream: Handle) -> Result<()> {
+    pub(crate) fn copy_out(
+        &self,
+        cuda: &Cuda,
+        totals: &mut DeviceTotals,
+        bytes: usize,
+        stream: Handle,
+    ) -> Result<()> {
         let bytes = bytes.min(self.capacity);
         copy(cuda, totals, (self.host, self.device), bytes, api::DEVICE_TO_HOST, stream)
     }
 
     pub(crate) fn free(&self, cuda: &Cuda, totals: &mut DeviceTotals) -> Result<()> {
         // SAFETY: both blocks came from the runtime and are freed once, when nothing runs any more.
-        let (host, device) = unsafe { ((cuda.runtime.free_host)(self.host), (cuda.runtime.free)(self.device)) };
+        let (host, device) =
+            unsafe { ((cuda.runtime.free_host)(self.host), (cuda.runtime.free)(self.device)) };
         call(totals, "cudaFreeHost", host)?;
         call(totals, "cudaFree", device)
     }

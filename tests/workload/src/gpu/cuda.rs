@@ -59,7 +59,8 @@ impl CudaDevice {
         let mut totals = DeviceTotals::default();
         let mut version = 0;
         // SAFETY: a valid out-pointer; device 0 is the first device.
-        let (got, set) = unsafe { ((cuda.runtime.get_version)(&raw mut version), (cuda.runtime.set_device)(0)) };
+        let (got, set) =
+            unsafe { ((cuda.runtime.get_version)(&raw mut version), (cuda.runtime.set_device)(0)) };
         call(&mut totals, "cudaRuntimeGetVersion", got)?;
         call(&mut totals, "cudaSetDevice", set)?;
         let mut stream = ptr::null_mut();
@@ -141,11 +142,22 @@ impl CudaDevice {
     fn launch_by_driver(&mut self, function: Handle, grid: Dim3) -> Result<()> {
         let Some(module) = &self.driver else { return Ok(()) };
         let (mut buffer, mut count, mut nanoseconds) = (self.kv_cache, grid.x, self.options.kernel_ns);
-        let mut args = [(&raw mut buffer).cast(), (&raw mut count).cast(), (&raw mut nanoseconds).cast::<c_void>()];
+        let mut args =
+            [(&raw mut buffer).cast(), (&raw mut count).cast(), (&raw mut nanoseconds).cast::<c_void>()];
         // SAFETY: the function belongs to the loaded module; `args` holds one pointer per parameter.
         let status = unsafe {
             (module.driver.launch_kernel)(
-                function, grid.x, 1, 1, THREADS_PER_BLOCK, 1, 1, 0, self.stream, args.as_mut_ptr(), ptr::null_mut(),
+                function,
+                grid.x,
+                1,
+                1,
+                THREADS_PER_BLOCK,
+                1,
+                1,
+                0,
+                self.stream,
+                args.as_mut_ptr(),
+                ptr::null_mut(),
             )
         };
         call(&mut self.totals, "cuLaunchKernel", status)
@@ -185,7 +197,11 @@ impl Device for CudaDevice {
             self.capture(work.sequences)?;
         }
         self.copy_inputs(work)?;
-        if replay { self.replay(work.sequences)? } else { self.forward_eagerly(work)? }
+        if replay {
+            self.replay(work.sequences)?
+        } else {
+            self.forward_eagerly(work)?
+        }
         if work.outputs > 0 {
             self.sampled.copy_out(self.cuda, &mut self.totals, work.outputs * 4, self.stream)?;
         }
@@ -207,9 +223,8 @@ impl Device for CudaDevice {
             buffer.free(cuda, totals)?;
         }
         // SAFETY: nothing runs any more; each object is destroyed once.
-        let (cache, stream) = unsafe {
-            ((cuda.runtime.free)(self.kv_cache), (cuda.runtime.stream_destroy)(self.stream))
-        };
+        let (cache, stream) =
+            unsafe { ((cuda.runtime.free)(self.kv_cache), (cuda.runtime.stream_destroy)(self.stream)) };
         call(totals, "cudaFree", cache)?;
         call(totals, "cudaStreamDestroy", stream)?;
         if let Some(module) = &self.driver {
@@ -229,9 +244,8 @@ impl DriverModule {
         let image = image::ptx(kernel::DRIVER.into_iter());
         let mut module = ptr::null_mut();
         // SAFETY: a valid out-pointer and a NUL-terminated image.
-        let (init, load) = unsafe {
-            ((driver.init)(0), (driver.module_load_data)(&raw mut module, image.as_ptr().cast()))
-        };
+        let (init, load) =
+            unsafe { ((driver.init)(0), (driver.module_load_data)(&raw mut module, image.as_ptr().cast())) };
         call(totals, "cuInit", init)?;
         call(totals, "cuModuleLoadData", load)?;
         let mut functions = Vec::new();

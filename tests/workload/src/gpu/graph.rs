@@ -65,7 +65,10 @@ impl CudaDevice {
         for (_, graph) in std::mem::take(&mut self.graphs) {
             // SAFETY: each object is destroyed once, after the last synchronisation.
             let (exec, source) = unsafe {
-                ((self.cuda.runtime.graph_exec_destroy)(graph.exec), (self.cuda.runtime.graph_destroy)(graph.graph))
+                (
+                    (self.cuda.runtime.graph_exec_destroy)(graph.exec),
+                    (self.cuda.runtime.graph_destroy)(graph.graph),
+                )
             };
             call(&mut self.totals, "cudaGraphExecDestroy", exec)?;
             call(&mut self.totals, "cudaGraphDestroy", source)?;

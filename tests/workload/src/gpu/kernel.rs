@@ -133,7 +133,16 @@ pub(crate) fn register(cuda: &Cuda) -> *mut Handle {
             let Some(stub) = kernel.stub else { continue };
             let (name, null) = (kernel.name.as_ptr(), ptr::null_mut());
             (cuda.runtime.register_function)(
-                binary, stub as *const c_char, name.cast_mut(), name, -1, null, null, null, null, ptr::null_mut(),
+                binary,
+                stub as *const c_char,
+                name.cast_mut(),
+                name,
+                -1,
+                null,
+                null,
+                null,
+                null,
+                ptr::null_mut(),
             );
         }
         (cuda.runtime.register_fat_binary_end)(binary);
@@ -153,7 +162,8 @@ mod tests {
 
     #[test]
     fn stubs_differ() {
-        let mut addresses: Vec<usize> = REGISTERED.iter().map(|kernel| kernel.stub.unwrap() as usize).collect();
+        let mut addresses: Vec<usize> =
+            REGISTERED.iter().map(|kernel| kernel.stub.unwrap() as usize).collect();
         addresses.dedup();
         assert_eq!(addresses.len(), REGISTERED.len());
     }

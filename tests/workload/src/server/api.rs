@@ -121,7 +121,10 @@ pub(super) fn job(dialect: Dialect, request: &Request, options: &ServerOptions) 
         Dialect::Ollama => ollama(parse(request)?),
     };
     if model != options.model {
-        return Err(Failure::new(404, format!("the model `{model}` does not exist; this server has `{}`", options.model)));
+        return Err(Failure::new(
+            404,
+            format!("the model `{model}` does not exist; this server has `{}`", options.model),
+        ));
     }
     if job.max_tokens == 0 {
         return Err(Failure::new(400, "max_tokens must be at least 1"));
@@ -129,7 +132,10 @@ pub(super) fn job(dialect: Dialect, request: &Request, options: &ServerOptions) 
     let length = job.prompt_tokens.saturating_add(job.max_tokens);
     if length > options.max_model_len {
         let limit = options.max_model_len;
-        return Err(Failure::new(400, format!("prompt and completion have {length} tokens; this model takes {limit}")));
+        return Err(Failure::new(
+            400,
+            format!("prompt and completion have {length} tokens; this model takes {limit}"),
+        ));
     }
     Ok(job)
 }
@@ -158,7 +164,13 @@ fn ollama(body: OllamaBody) -> (String, Job) {
 }
 
 impl Job {
-    fn new(dialect: Dialect, stream: bool, include_usage: bool, prompt: usize, max_tokens: Option<usize>) -> Self {
+    fn new(
+        dialect: Dialect,
+        stream: bool,
+        include_usage: bool,
+        prompt: usize,
+        max_tokens: Option<usize>,
+    ) -> Self {
         let max_tokens = max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         // Even an empty prompt has a begin-of-sequence token.
         Self { dialect, stream, include_usage, prompt_tokens: prompt.max(1), max_tokens }
@@ -179,15 +191,27 @@ mod tests {
 
     #[test]
     fn bodies_of_all_dialects() {
-        check(Dialect::Chat, r#"{"model":"workload-1","messages":[{"role":"user","content":"a b c"}]}"#, Ok((false, false, 3, 16)));
+        check(
+            Dialect::Chat,
+            r#"{"model":"workload-1","messages":[{"role":"user","content":"a b c"}]}"#,
+            Ok((false, false, 3, 16)),
+        );
         check(
             Dialect::Chat,
             r#"{"model":"workload-1","messages":[{"content":[{"type":"text","text":"a b"},{"type":"image_url"}]},{"content":"c"}],
                 "max_tokens":9,"stream":true,"stream_options":{"include_usage":true}}"#,
             Ok((true, true, 3, 9)),
         );
-        check(Dialect::Completions, r#"{"model":"workload-1","prompt":"","max_tokens":1}"#, Ok((false, false, 1, 1)));
-        check(Dialect::Ollama, r#"{"model":"workload-1","prompt":"a","options":{"num_predict":5}}"#, Ok((true, true, 1, 5)));
+        check(
+            Dialect::Completions,
+            r#"{"model":"workload-1","prompt":"","max_tokens":1}"#,
+            Ok((false, false, 1, 1)),
+        );
+        check(
+            Dialect::Ollama,
+            r#"{"model":"workload-1","prompt":"a","options":{"num_predict":5}}"#,
+            Ok((true, true, 1, 5)),
+        );
     }
 
     #[test]

@@ -13,13 +13,11 @@ use super::{api::Failure, reply};
 
 /// Accepts for as long as the process lives.
 pub(super) fn accept(server: &Arc<Server>, listener: &TcpListener) {
-    let mut ordinal = 0;
-    for stream in listener.incoming().flatten() {
+    for (ordinal, stream) in (0..).zip(listener.incoming().flatten()) {
         let server = Arc::clone(server);
         let name = format!("http-{ordinal}");
         // A machine without threads left refuses the connection by dropping it.
         let _ = Builder::new().name(name).spawn(move || serve(&server, &stream, ordinal));
-        ordinal += 1;
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
+use super::Server;
 use super::api::{self, Dialect, Failure};
 use super::generation::Generation;
 use super::reply;
 use super::request::Request;
 use super::write::{Style, Writer};
-use super::Server;
 use crate::clock::monotonic_ns;
 use crate::truth::RequestLine;
 

@@ -39,7 +39,9 @@ impl Generation {
     pub(super) fn submit(exchange: &mut Exchange, job: Job, number: u64) -> Result<Self, Failure> {
         let options = &exchange.server.options;
         // Spreads neighbouring numbers over all bits, so that ids do not look alike.
-        let seed = fastrand::Rng::with_seed(options.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).u64(..);
+        let seed =
+            fastrand::Rng::with_seed(options.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+                .u64(..);
         let id = format!("{}-{seed:016x}", reply::id_prefix(job.dialect));
         let (sender, events) = channel();
         let aborted = Arc::new(AtomicBool::new(false));
@@ -114,7 +116,13 @@ impl Generation {
         }
     }
 
-    fn finish(&self, exchange: &mut Exchange, writer: &mut Writer, finish: Finish, tokens: usize) -> io::Result<()> {
+    fn finish(
+        &self,
+        exchange: &mut Exchange,
+        writer: &mut Writer,
+        finish: Finish,
+        tokens: usize,
+    ) -> io::Result<()> {
         exchange.line.finish_reason = Some(finish.as_str().to_owned());
         let elapsed_ns = monotonic_ns().saturating_sub(exchange.line.arrival_ns);
         for event in self.reply.last(finish, tokens, elapsed_ns) {

@@ -53,8 +53,9 @@ pub fn run(options: ServerOptions) -> Result<()> {
         generations: AtomicU64::new(0),
         options,
     });
-    let listener = TcpListener::bind(server.options.listen)
-        .with_context(|| format!("failed to listen on {}: is another server there?", server.options.listen))?;
+    let listener = TcpListener::bind(server.options.listen).with_context(|| {
+        format!("failed to listen on {}: is another server there?", server.options.listen)
+    })?;
     let (ready, opened) = channel();
     let engine = spawn_engine(Arc::clone(&server), ready)?;
     if let Ok(cuda_runtime_version) = opened.recv() {

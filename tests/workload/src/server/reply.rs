@@ -78,16 +78,23 @@ impl Reply {
     }
 
     /// The body of an answer that is not streamed.
-    pub(super) fn whole(&self, text: &str, finish: Finish, completion_tokens: usize, elapsed_ns: u64) -> Vec<u8> {
+    pub(super) fn whole(
+        &self,
+        text: &str,
+        finish: Finish,
+        completion_tokens: usize,
+        elapsed_ns: u64,
+    ) -> Vec<u8> {
         let reason = finish.as_str();
         let (object, choice) = match self.job.dialect {
             Dialect::Chat => (
                 "chat.completion",
                 json!({"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}),
             ),
-            Dialect::Completions => {
-                ("text_completion", json!({"index": 0, "text": text, "logprobs": null, "finish_reason": reason}))
-            }
+            Dialect::Completions => (
+                "text_completion",
+                json!({"index": 0, "text": text, "logprobs": null, "finish_reason": reason}),
+            ),
             Dialect::Ollama => return line(&self.ollama(text, reason, completion_tokens, elapsed_ns)),
         };
         json!({
@@ -157,7 +164,8 @@ pub(super) fn whole_head(status: u16, length: usize, closes: bool) -> Vec<u8> {
 
 /// The head of a streamed answer.
 pub(super) fn stream_head(dialect: Dialect, chunked: bool, closes: bool) -> Vec<u8> {
-    let kind = if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
+    let kind =
+        if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
     let framing = if chunked { "transfer-encoding: chunked\r\n" } else { "" };
     format!(
         "HTTP/1.1 200 OK\r\nserver: workload\r\ncontent-type: {kind}\r\ncache-control: no-cache\r\n{framing}{}\r\n",

@@ -22,7 +22,8 @@ pub(super) struct Request {
     pub(super) path: String,
     /// HTTP/1.0 clients get no chunks and no keep-alive.
     pub(super) http_1_0: bool,
-    headers: Vec<(String, Vec<u8>)>,
+    /// Names in lower case.
+    pub(super) headers: Vec<(String, Vec<u8>)>,
     pub(super) body: Vec<u8>,
     /// When the read that brought the last byte returned.
     pub(super) arrival_ns: u64,
@@ -60,7 +61,10 @@ impl<'a> Reader<'a> {
             if let Some(parsed) = parse_head(&self.buffer)? {
                 break parsed;
             }
-            ensure!(self.buffer.len() < MAX_HEAD_BYTES, "the request head is longer than {MAX_HEAD_BYTES} bytes");
+            ensure!(
+                self.buffer.len() < MAX_HEAD_BYTES,
+                "the request head is longer than {MAX_HEAD_BYTES} bytes"
+            );
             if !self.fill()? {
                 ensure!(self.buffer.is_empty(), "the client closed within a request head");
                 return Ok(None);
@@ -90,7 +94,8 @@ impl<'a> Reader<'a> {
     fn chunked_body(&mut self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let parsed = httparse::parse_chunk_size(&self.buffer).map_err(|_| anyhow::anyhow!("invalid chunk size"))?;
+            let parsed = httparse::parse_chunk_size(&self.buffer)
+                .map_err(|_| anyhow::anyhow!("invalid chunk size"))?;
             let httparse::Status::Complete((head, size)) = parsed else {
                 ensure!(self.fill()?, "the client closed within a chunk");
                 continue;
@@ -202,7 +207,10 @@ mod tests {
     #[test]
     fn chunked_bodies_are_joined() {
         check(
-            &[b"POST /c HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r", b"\n1;x=y\r\nc\r\n0\r\n\r\n"],
+            &[
+                b"POST /c HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r",
+                b"\n1;x=y\r\nc\r\n0\r\n\r\n",
+            ],
             &[("/c", b"abc")],
         );
     }

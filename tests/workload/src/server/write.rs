@@ -53,7 +53,15 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// `chunked` is false for HTTP/1.0, where the end of the connection ends the answer.
     pub(super) fn new(stream: &'a TcpStream, style: Style, chunked: bool) -> Self {
-        Self { stream, style, chunked, held: Vec::new(), held_events: 0, held_tokens: 0, tokens_ns: Vec::new() }
+        Self {
+            stream,
+            style,
+            chunked,
+            held: Vec::new(),
+            held_events: 0,
+            held_tokens: 0,
+            tokens_ns: Vec::new(),
+        }
     }
 
     /// The head of a streamed answer.

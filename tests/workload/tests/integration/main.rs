@@ -1,0 +1,6 @@
+//! The server and the client as separate processes and threads: what one end counts, the other must have sent.
+
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod support;
