@@ -2,6 +2,8 @@
 //!
 //! User space sets the sizes of [`EVENTS`] and [`TARGETS`] before loading; the sizes here are the defaults.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -44,13 +46,60 @@ pub struct InFlightKey {
 pub struct InFlight {
     pub entered_ns: u64,
     pub args: [u64; 5],
+    /// Where the call will put its result, or 0.
+    pub out: u64,
 }
 
-/// Room to put the pieces of a vectored transfer side by side.
+/// A number in a map that is read and written where it stands, so that the verifier knows nothing about it.
 ///
-/// Twice a record's payload, so that the verifier, which sees a start and a length as unrelated, can prove that
-/// both together stay inside. It is the most a per-CPU value may have (`PCPU_MIN_UNIT_SIZE`, 32 KiB).
-pub type Scratch = [u8; 2 * LARGEST_PAYLOAD];
+/// Following the exact ranges of a handful of numbers through a loop is what makes the verifier give up; of what
+/// comes out of a map it assumes anything, and one look at the loop is enough.
+#[repr(transparent)]
+pub struct Opaque(UnsafeCell<u64>);
+
+// SAFETY: it stands in per-CPU values only, of which each belongs to the program that runs on its CPU.
+unsafe impl Sync for Opaque {}
+
+impl Opaque {
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        // SAFETY: the pointer is that of a live cell.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn set(&self, value: u64) {
+        // SAFETY: as in `get`.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+}
+
+/// How far the payload of one system call has been sent.
+#[repr(C)]
+pub struct Cursor {
+    /// Bytes of the call that have not been sent yet.
+    pub remaining: Opaque,
+    /// Where they stand in the stream.
+    pub position: Opaque,
+    /// Where to read on in the target.
+    pub address: Opaque,
+    /// Bytes of the current piece behind that address.
+    pub rest: Opaque,
+    /// The next `struct iovec`, and the end of them.
+    pub vector: Opaque,
+    pub vector_end: Opaque,
+    /// Bytes that have been put into the scratch buffer.
+    pub gathered: Opaque,
+}
+
+/// One system call at work: its cursor, and room to put the pieces of a vectored one side by side.
+#[repr(C)]
+pub struct Scratch {
+    pub cursor: Cursor,
+    /// Twice a record's payload, so that the verifier, which sees a start and a length as unrelated, can prove that
+    /// both together stay inside. A per-CPU value may have at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
+    pub bytes: [u8; 2 * LARGEST_PAYLOAD],
+}
 
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);

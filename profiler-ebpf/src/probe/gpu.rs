@@ -55,12 +55,12 @@ pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the entry belongs to this thread, which is here and nowhere else.
-    let InFlight { entered_ns, args } = unsafe { *held };
-    let out = result_behind(cookie.out, held);
+    let InFlight { entered_ns, args, out } = unsafe { *held };
     // An entry that is gone already is no loss: it has been read.
     let _ = IN_FLIGHT.remove(key);
     let head = task.head(kind::CALL_DONE, cookie.api, 0);
     let result = i64::from(arch::result(ctx.as_ptr()) as i32);
+    let out = if out == 0 { 0 } else { read_user(out).unwrap_or(0) };
     tally.send(CallDone { head, entered_ns, args, result, out });
     0
 }
@@ -189,7 +189,7 @@ fn call(tally: Tally, task: Task, cookie: Cookie, frame: &Frame) {
 #[inline(always)]
 fn hold(tally: Tally, task: Task, cookie: Cookie, frame: &Frame) {
     let Some(args) = arguments(cookie, frame) else { return tally.unreadable() };
-    let held = InFlight { entered_ns: now(), args };
+    let held = InFlight { entered_ns: now(), args, out: address_of_result(cookie.out, &args) };
     if IN_FLIGHT.insert(key(task, cookie), held, 0).is_err() {
         tally.map_full();
         tally.send(Call { head: task.head(kind::CALL, cookie.api, 0), args });
@@ -208,13 +208,16 @@ fn key(task: Task, cookie: Cookie) -> InFlightKey {
     InFlightKey { pid_tgid: u64::from(task.tgid) << 32 | u64::from(task.tid), api: u64::from(cookie.api) }
 }
 
-/// The 8 bytes behind the argument that the cookie names; 0 when there is none or it cannot be read.
+/// The argument that the cookie names, or 0 when it names none. Spelt out, because the verifier loses track of an
+/// index into an array.
 #[inline(always)]
-fn result_behind(out: u8, held: *const InFlight) -> u64 {
-    if out >= 5 {
-        return 0;
+fn address_of_result(out: u8, [a, b, c, d, e]: &[u64; 5]) -> u64 {
+    match out {
+        0 => *a,
+        1 => *b,
+        2 => *c,
+        3 => *d,
+        4 => *e,
+        _ => 0,
     }
-    // SAFETY: the entry is this thread's, and the index is below the array's length.
-    let address = unsafe { (&raw const (*held).args).cast::<u64>().add(usize::from(out)).read() };
-    read_user(address).unwrap_or(0)
 }

@@ -4,7 +4,7 @@
 //! call are put side by side first, so that the number of records depends on the bytes and not on the pieces.
 
 use profiler_common::{
-    event::{PAYLOAD_CLASSES, SocketData, direction, end_reason, kind},
+    event::{Head, PAYLOAD_CLASSES, SocketData, direction, end_reason, kind},
     stream::mode,
 };
 
@@ -12,12 +12,12 @@ use super::{Exit, connection::Connection};
 use crate::{
     arch::nr,
     emit::Tally,
-    map::{LARGEST_PAYLOAD, SCRATCH},
+    map::{Cursor, LARGEST_PAYLOAD, SCRATCH, Scratch},
     memory::{Source, read_user},
 };
 
 /// Records that one system call may fill: 16 of the largest class are 255 KiB.
-const MOST_RECORDS: u32 = 16;
+const MOST_RECORDS: u64 = 16;
 
 /// Pieces of a vectored call that are followed.
 const MOST_PIECES: u64 = 64;
@@ -99,8 +99,7 @@ impl Transfer {
             return;
         }
         let head = exit.task.head(kind::SOCKET_DATA, exit.number as u16, self.direction);
-        let data = SocketData { head, connection: connection.id, position, len: 0, lost_after: 0 };
-        let mut sender = Sender { tally: exit.tally, data, remaining: bytes };
+        let Some(mut sender) = Sender::new(exit.tally, head, connection.id, position, bytes) else { return };
         match self.buffer {
             Buffer::Flat(address) => sender.send_flat(address),
             Buffer::Vector(address, pieces) => sender.send_vector(address, pieces),
@@ -126,67 +125,111 @@ struct Chunk<const N: usize> {
     payload: [u8; N],
 }
 
-/// What is left to send of one system call.
+/// Sends the payload of one system call.
 struct Sender {
     tally: Tally,
-    data: SocketData,
-    remaining: u64,
+    head: Head,
+    connection: u64,
+    cursor: &'static Cursor,
+    scratch: *mut u8,
+    /// What remains when the last record but one is full.
+    least: u64,
 }
 
 impl Sender {
+    #[inline(always)]
+    fn new(tally: Tally, head: Head, connection: u64, position: u64, bytes: u64) -> Option<Self> {
+        // SAFETY: a value of a per-CPU array. The kernel keeps a tracing program on its CPU and does not start it
+        // there a second time before it has ended, so nobody else uses the value meanwhile.
+        let Scratch { cursor, bytes: scratch } = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+        cursor.remaining.set(bytes);
+        cursor.position.set(position);
+        let least = bytes.saturating_sub(LARGEST * (MOST_RECORDS - 1));
+        Some(Self { tally, head, connection, cursor, scratch: scratch.as_mut_ptr(), least })
+    }
+
     /// Sends bytes that lie in one piece.
     #[inline(always)]
-    fn send_flat(&mut self, mut address: u64) {
-        let mut records = 1;
-        while records < MOST_RECORDS && self.remaining > LARGEST {
+    fn send_flat(&mut self, address: u64) {
+        let cursor = self.cursor;
+        cursor.address.set(address);
+        for _ in 1..MOST_RECORDS {
+            if cursor.remaining.get() <= LARGEST {
+                break;
+            }
+            let address = cursor.address.get();
             if !self.send_full(Source::User(address)) {
                 return;
             }
-            address += LARGEST;
-            records += 1;
+            cursor.address.set(address.wrapping_add(LARGEST));
         }
-        self.send_last(self.remaining.min(LARGEST), Source::User(address));
+        let len = cursor.remaining.get().min(LARGEST);
+        self.send_last(len, Source::User(cursor.address.get()));
     }
 
     /// Sends bytes that lie in several pieces, gathering them in the scratch buffer.
-    ///
-    /// Each round copies from one piece as much as fits. There are as many rounds as pieces and full records
-    /// together can need.
     #[inline(always)]
     fn send_vector(&mut self, vector: u64, pieces: u64) {
-        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-        let scratch = scratch.cast::<u8>();
-        let pieces = pieces.min(MOST_PIECES);
-        let (mut index, mut records) = (0, 1);
-        let (mut address, mut rest, mut gathered) = (0, 0, 0);
-        for _ in 0..MOST_PIECES + u64::from(MOST_RECORDS) {
-            if rest == 0 {
-                if index >= pieces || gathered >= self.remaining {
-                    break;
-                }
-                let Some([start, len]) = read_user::<[u64; 2]>(vector.wrapping_add(16 * index)) else {
-                    break;
-                };
-                (address, rest) = (start, len.min(self.remaining - gathered));
-                index += 1;
-            }
-            let len = rest.min(LARGEST - gathered);
-            // SAFETY: both the start and the length stay below half of the scratch buffer.
-            if !unsafe { Source::User(address).copy(scratch.add(gathered as usize).cast(), len) } {
+        let cursor = self.cursor;
+        cursor.vector.set(vector);
+        cursor.vector_end.set(vector.wrapping_add(16 * pieces.min(MOST_PIECES)));
+        cursor.rest.set(0);
+        cursor.gathered.set(0);
+        // A round ends a piece or fills a record.
+        for _ in 0..MOST_PIECES + MOST_RECORDS {
+            if cursor.rest.get() == 0 && !self.take_piece() {
                 break;
             }
-            (address, rest, gathered) = (address + len, rest - len, gathered + len);
-            if gathered >= LARGEST {
-                if records >= MOST_RECORDS || self.remaining <= LARGEST {
+            if cursor.gathered.get() >= LARGEST {
+                // More follows, since there is a piece.
+                if cursor.remaining.get() <= self.least {
                     break;
                 }
-                if !self.send_full(Source::Map(scratch)) {
+                if !self.send_full(Source::Map(self.scratch)) {
                     return;
                 }
-                (gathered, records) = (0, records + 1);
+                cursor.gathered.set(0);
+            }
+            if !self.gather() {
+                break;
             }
         }
-        self.send_last(gathered.min(LARGEST), Source::Map(scratch));
+        self.send_last(cursor.gathered.get().min(LARGEST), Source::Map(self.scratch));
+    }
+
+    /// Goes to the next piece. False when there is none, or nothing is missing, or it cannot be read.
+    #[inline(always)]
+    fn take_piece(&self) -> bool {
+        let cursor = self.cursor;
+        let (vector, gathered, remaining) =
+            (cursor.vector.get(), cursor.gathered.get(), cursor.remaining.get());
+        if vector == cursor.vector_end.get() || gathered >= remaining {
+            return false;
+        }
+        let Some([start, len]) = read_user::<[u64; 2]>(vector) else { return false };
+        cursor.address.set(start);
+        cursor.rest.set(len.min(remaining - gathered));
+        cursor.vector.set(vector.wrapping_add(16));
+        true
+    }
+
+    /// Copies as much of the current piece as fits. False when it cannot be read.
+    #[inline(always)]
+    fn gather(&self) -> bool {
+        let cursor = self.cursor;
+        let (address, rest, gathered) = (cursor.address.get(), cursor.rest.get(), cursor.gathered.get());
+        if gathered >= LARGEST {
+            return false;
+        }
+        let len = rest.min(LARGEST - gathered);
+        // SAFETY: both the start and the length stay below half of the scratch buffer.
+        let copied = unsafe { Source::User(address).copy(self.scratch.add(gathered as usize).cast(), len) };
+        if copied {
+            cursor.address.set(address.wrapping_add(len));
+            cursor.rest.set(rest - len);
+            cursor.gathered.set(gathered + len);
+        }
+        copied
     }
 
     /// Sends a full record of the largest class, behind which more follows. Returns whether to go on.
@@ -222,18 +265,26 @@ impl Sender {
         let chunk = entry.as_mut_ptr();
         // SAFETY: the payload has room for N bytes, which no caller's `len` exceeds; the helper checks the source.
         let copied = unsafe { source.copy((&raw mut (*chunk).payload).cast(), len) };
+        let cursor = self.cursor;
+        let (remaining, position) = (cursor.remaining.get(), cursor.position.get());
         let taken = if copied { len } else { 0 };
-        let left = self.remaining - taken;
+        let left = remaining - taken;
         let lost = if last || !copied { left } else { 0 };
-        let data = SocketData { len: taken as u32, lost_after: lost as u32, ..self.data };
+        let data = SocketData {
+            head: self.head,
+            connection: self.connection,
+            position,
+            len: taken as u32,
+            lost_after: lost as u32,
+        };
         // SAFETY: the record was reserved above and is aligned to 8 bytes.
         unsafe { (&raw mut (*chunk).data).write(data) };
         self.tally.submit(entry);
         if lost > 0 {
             self.tally.uncopied(lost);
         }
-        self.data.position += taken;
-        self.remaining = left;
+        cursor.remaining.set(left);
+        cursor.position.set(position + taken);
         copied
     }
 }
