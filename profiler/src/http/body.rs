@@ -1,0 +1,253 @@
+//! Where a message's body ends (RFC 9112, section 6), and which of its bytes are payload.
+//!
+//! In: bytes and gaps behind a head. Out: payload slices and the body's end. Nothing is stored.
+
+use super::signal::MalformedReason;
+
+/// Chunk extensions and trailers longer than this are taken for garbage: servers accept less.
+const MAX_OVERHEAD: u32 = 64 * 1024;
+
+/// How much of a body is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Chunk),
+    /// All up to the connection's end.
+    UntilClose,
+}
+
+/// Inside the chunked coding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chunk {
+    Size { value: u64, digits: u8 },
+    Extension { value: u64, seen: u32 },
+    SizeLf { value: u64 },
+    Data { remaining: u64, fresh: bool },
+    DataCr,
+    DataLf,
+    Trailer { seen: u32, empty: bool },
+}
+
+impl Chunk {
+    pub(super) const START: Self = Self::Size { value: 0, digits: 0 };
+}
+
+/// The next piece of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Payload. `fresh`: the first of its chunk.
+    Data { bytes: &'a [u8], fresh: bool },
+    /// All bytes are used and the body goes on.
+    More,
+    /// The body is over. What is left of the bytes belongs to the next message.
+    End,
+    /// Not the chunked coding.
+    Bad(MalformedReason),
+}
+
+/// What a gap did to a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// The framing is still exact; so many bytes of payload were in the gap.
+    Inside(u64),
+    /// The body ended in the gap, `payload` bytes into it; `beyond` bytes of it are of unknown messages.
+    Ended { payload: u64, beyond: u64 },
+    /// Nothing is known any more.
+    Lost,
+}
+
+impl Framing {
+    /// Takes the next piece off `bytes`.
+    pub(super) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Piece<'a> {
+        match self {
+            Self::Length(0) => Piece::End,
+            _ if bytes.is_empty() => Piece::More,
+            Self::Length(remaining) => Piece::Data { bytes: take(bytes, remaining), fresh: false },
+            Self::UntilClose => Piece::Data { bytes: std::mem::take(bytes), fresh: false },
+            Self::Chunked(chunk) => chunk.next(bytes),
+        }
+    }
+
+    /// Skips `len` bytes that were not copied.
+    pub(super) fn gap(&mut self, len: u64) -> Gap {
+        match self {
+            Self::UntilClose => Gap::Inside(len),
+            Self::Length(remaining) if len <= *remaining => {
+                *remaining -= len;
+                Gap::Inside(len)
+            }
+            Self::Length(remaining) => Gap::Ended { payload: *remaining, beyond: len - *remaining },
+            Self::Chunked(chunk) => chunk.gap(len),
+        }
+    }
+}
+
+impl Chunk {
+    fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Piece<'a> {
+        loop {
+            if let Self::Data { remaining, fresh } = self {
+                let fresh = std::mem::take(fresh);
+                let data = take(bytes, remaining);
+                if *remaining == 0 {
+                    *self = Self::DataCr;
+                }
+                return Piece::Data { bytes: data, fresh };
+            }
+            let Some((byte, rest)) = bytes.split_first() else { return Piece::More };
+            *bytes = rest;
+            match self.step(*byte) {
+                Some(Step::On(chunk)) => *self = chunk,
+                Some(Step::End) => return Piece::End,
+                None => return Piece::Bad(MalformedReason::Chunk),
+            }
+            if bytes.is_empty() {
+                return Piece::More;
+            }
+        }
+    }
+
+    fn step(self, byte: u8) -> Option<Step> {
+        Some(Step::On(match (self, byte) {
+            (Self::Size { digits: 1.., value }, b'\r') => Self::SizeLf { value },
+            // A bare LF ends a line too (RFC 9112, section 2.2).
+            (Self::Size { digits: 1.., value } | Self::SizeLf { value }, b'\n') => Self::after_size(value),
+            (Self::Size { digits: 1.., value }, b';' | b' ' | b'\t') => Self::Extension { value, seen: 0 },
+            (Self::Size { digits: 0..16, value }, _) => return Self::digit(self, value, byte).map(Step::On),
+            (Self::Extension { value, .. }, b'\n') => Self::after_size(value),
+            (Self::Extension { value, seen: 0..MAX_OVERHEAD }, _) => Self::extension(self, value),
+            (Self::DataCr, b'\r') => Self::DataLf,
+            (Self::DataCr | Self::DataLf, b'\n') => Self::START,
+            (Self::Trailer { empty: true, .. }, b'\n') => return Some(Step::End),
+            (Self::Trailer { seen, .. }, b'\n') => Self::Trailer { seen, empty: true },
+            (Self::Trailer { seen, empty: true }, b'\r') => Self::Trailer { seen, empty: true },
+            (Self::Trailer { seen: seen @ 0..MAX_OVERHEAD, .. }, _) => {
+                Self::Trailer { seen: seen + 1, empty: false }
+            }
+            _ => return None,
+        }))
+    }
+
+    fn digit(self, value: u64, byte: u8) -> Option<Self> {
+        let Self::Size { digits, .. } = self else { return None };
+        let digit = char::from(byte).to_digit(16)?;
+        Some(Self::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
+    }
+
+    fn extension(self, value: u64) -> Self {
+        let Self::Extension { seen, .. } = self else { return self };
+        Self::Extension { value, seen: seen + 1 }
+    }
+
+    fn after_size(value: u64) -> Self {
+        match value {
+            0 => Self::Trailer { seen: 0, empty: true },
+            remaining => Self::Data { remaining, fresh: true },
+        }
+    }
+
+    /// Chunk data is always followed by CRLF, so a gap over both is still inside what is known.
+    fn gap(&mut self, len: u64) -> Gap {
+        let remaining = match self {
+            Self::Data { remaining, .. } => *remaining,
+            Self::DataCr => 0,
+            _ => return Gap::Lost,
+        };
+        *self = match len.checked_sub(remaining) {
+            None => Self::Data { remaining: remaining - len, fresh: false },
+            Some(0) => Self::DataCr,
+            Some(1) => Self::DataLf,
+            Some(2) => Self::START,
+            Some(_) => return Gap::Lost,
+        };
+        Gap::Inside(len.min(remaining))
+    }
+}
+
+enum Step {
+    On(Chunk),
+    End,
+}
+
+/// Takes up to `remaining` bytes off the front.
+fn take<'a>(bytes: &mut &'a [u8], remaining: &mut u64) -> &'a [u8] {
+    let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(bytes.len());
+    let (data, rest) = bytes.split_at_checked(len).unwrap_or((bytes, &[]));
+    *bytes = rest;
+    *remaining -= data.len() as u64;
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(mut framing: Framing, input: &str, payload: &str, last: Piece<'_>, rest: &str) {
+        for size in [1, 2, 3, input.len().max(1)] {
+            let mut whole = Vec::new();
+            let mut framing_ = framing;
+            let mut left: &[u8] = input.as_bytes();
+            let end = 'done: loop {
+                let (mut read, behind) = left.split_at(size.min(left.len()));
+                loop {
+                    match framing_.next(&mut read) {
+                        Piece::Data { bytes, .. } => whole.extend_from_slice(bytes),
+                        Piece::More if behind.is_empty() => break 'done (Piece::More, 0),
+                        Piece::More => break,
+                        end => break 'done (end, read.len() + behind.len()),
+                    }
+                }
+                left = behind;
+            };
+            assert_eq!(String::from_utf8(whole).unwrap(), payload, "{input:?} by {size}");
+            assert_eq!((end.0, end.1), (last, rest.len()), "{input:?} by {size}");
+        }
+        framing.gap(0);
+    }
+
+    #[test]
+    fn finds_the_end() {
+        let bad = Piece::Bad(MalformedReason::Chunk);
+        let chunked = Framing::Chunked(Chunk::START);
+        check(Framing::Length(5), "helloGET", "hello", Piece::End, "GET");
+        check(Framing::Length(0), "GET", "", Piece::End, "GET");
+        check(Framing::Length(9), "hello", "hello", Piece::More, "");
+        check(Framing::UntilClose, "hello", "hello", Piece::More, "");
+        check(chunked, "5\r\nhello\r\n0\r\n\r\nGET", "hello", Piece::End, "GET");
+        check(
+            chunked,
+            "05;a=\"b\"\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n",
+            "hello0123456789",
+            Piece::End,
+            "",
+        );
+        check(chunked, "3\r\nabc\r\n0;x\r\nExpires: 1\r\nX-Y: z\r\n\r\nH", "abc", Piece::End, "H");
+        check(chunked, "3\nabc\n0\n\n", "abc", Piece::End, "");
+        check(chunked, "3\r\nabcd\r\n", "abc", bad, "\r\n");
+        check(chunked, "x\r\n", "", bad, "\r\n");
+        check(chunked, "\r\n", "", bad, "\n");
+        check(chunked, "11112222333344445\r\n", "", bad, "\r\n");
+    }
+
+    #[test]
+    fn a_gap_inside_known_data_is_exact() {
+        let data = Framing::Chunked(Chunk::Data { remaining: 10, fresh: false });
+        for (len, expected, rest) in [
+            (4, Gap::Inside(4), "abcdef\r\n0\r\n\r\n"),
+            (10, Gap::Inside(10), "\r\n0\r\n\r\n"),
+            (11, Gap::Inside(10), "\n0\r\n\r\n"),
+            (12, Gap::Inside(10), "0\r\n\r\n"),
+            (13, Gap::Lost, ""),
+        ] {
+            let mut framing = data;
+            assert_eq!(framing.gap(len), expected, "{len}");
+            if expected != Gap::Lost {
+                check(framing, rest, if len == 4 { "abcdef" } else { "" }, Piece::End, "");
+            }
+        }
+        assert_eq!(Framing::Length(10).gap(12), Gap::Ended { payload: 10, beyond: 2 });
+        assert_eq!(Framing::Length(10).gap(10), Gap::Inside(10));
+        assert_eq!(Framing::Chunked(Chunk::START).gap(1), Gap::Lost);
+    }
+}

@@ -1,0 +1,308 @@
+//! One connection: both directions in step, exchanges in order, gaps and the end.
+//!
+//! In: chunks with their position. Out: [`Signal`]s. The two directions live in `request.rs` and `response.rs`;
+//! what they share, the queue of unanswered exchanges, lives here.
+
+use std::collections::VecDeque;
+
+use super::facts::Emit;
+use super::head::{HeadBuffer, begins_response, starts_with, starts_with_token};
+use super::request::RequestState;
+use super::response::ResponseState;
+use super::signal::{MalformedReason, Method, Outcome, ResponseEnd, Signal, SignalKind};
+
+/// Unanswered pipelined requests that are kept. Clients of model servers do not pipeline at all.
+const MAX_PENDING: usize = 64;
+/// Bytes that decide whether a connection is HTTP/1.
+const MAX_OPENING: usize = 16;
+
+/// Who sent the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The client; the server read them.
+    Request,
+    /// The server; it wrote them.
+    Response,
+}
+
+/// How a connection, or our view of it, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The server closed it.
+    Closed,
+    /// The client sends nothing more (a read returned 0). The response may still come: another end follows.
+    EndOfInput,
+    /// A read or write failed for good.
+    Failed,
+    /// The server's process ended.
+    ProcessExited,
+    /// We stopped looking.
+    Detached,
+}
+
+/// Whether a connection carries HTTP/1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Too few bytes yet, or none that start a message on a connection older than the attach.
+    Undecided,
+    /// A request or status line was seen.
+    Http,
+    /// Its bytes need not be sent any more.
+    NotHttp(NotHttp),
+}
+
+/// What a connection carries instead of HTTP/1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHttp {
+    /// The HTTP/2 preface.
+    Http2,
+    /// A TLS record.
+    Tls,
+    /// Something else.
+    Unknown,
+}
+
+/// An exchange whose response is not complete.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exchange {
+    pub(super) number: u32,
+    /// Not known before the head.
+    pub(super) method: Option<Method>,
+    /// A part of it is hidden.
+    pub(super) partial: bool,
+}
+
+/// The observer of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) verdict: Verdict,
+    opening: Vec<u8>,
+    request_next: Option<u64>,
+    response_next: Option<u64>,
+    pub(super) request: RequestState,
+    pub(super) response: ResponseState,
+    pub(super) pending: VecDeque<Exchange>,
+    next_exchange: u32,
+    /// Two requests were seen in one read: position in the queue alone tells whose response comes.
+    pub(super) pipelined: bool,
+    /// The client was the first to go.
+    input_ended: bool,
+    ended: bool,
+}
+
+impl Connection {
+    /// `mid_stream`: the connection is older than the attach, so its first bytes may be from inside a message.
+    pub fn new(mid_stream: bool) -> Self {
+        let position = (!mid_stream).then_some(0);
+        let head = HeadBuffer::new(false);
+        Self {
+            verdict: Verdict::Undecided,
+            opening: Vec::new(),
+            request_next: position,
+            response_next: position,
+            request: if mid_stream { RequestState::Resync } else { RequestState::Head(head) },
+            response: if mid_stream {
+                ResponseState::Await { counted: false }
+            } else {
+                ResponseState::Head(HeadBuffer::new(false))
+            },
+            pending: VecDeque::new(),
+            next_exchange: 0,
+            pipelined: false,
+            input_ended: false,
+            ended: false,
+        }
+    }
+
+    /// Whether the connection carries HTTP/1, as far as its bytes have shown.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Nothing more will be said: it is not HTTP/1, was upgraded, broke the rules, or ended.
+    pub fn is_opaque(&self) -> bool {
+        let closed =
+            matches!(self.request, RequestState::Opaque) && matches!(self.response, ResponseState::Opaque);
+        self.ended || closed || matches!(self.verdict, Verdict::NotHttp(_))
+    }
+
+    /// Takes bytes of one direction. `position`: bytes of that direction before them, as counted in the kernel;
+    /// `lost_after`: bytes behind them that no chunk carries.
+    pub fn on_bytes(
+        &mut self,
+        direction: Direction,
+        position: u64,
+        time_ns: u64,
+        bytes: &[u8],
+        lost_after: u32,
+        out: &mut Vec<Signal>,
+    ) {
+        if self.is_opaque() {
+            return;
+        }
+        let next = match direction {
+            Direction::Request => &mut self.request_next,
+            Direction::Response => &mut self.response_next,
+        };
+        let expected = next.unwrap_or(position);
+        let end = position.saturating_add(bytes.len() as u64);
+        *next = Some(expected.max(end.saturating_add(u64::from(lost_after))));
+        let seen = usize::try_from(expected.saturating_sub(position)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(seen..).unwrap_or_default();
+        self.on_gap(direction, time_ns, position.saturating_sub(expected), out);
+        if !bytes.is_empty() && self.opening_is_http(direction, bytes) {
+            match direction {
+                Direction::Request => self.on_request(time_ns, bytes, out),
+                Direction::Response => self.on_response(time_ns, bytes, out),
+            }
+        }
+        let lost = end.saturating_add(u64::from(lost_after)).saturating_sub(expected.max(end));
+        self.on_gap(direction, time_ns, lost, out);
+    }
+
+    fn on_gap(&mut self, direction: Direction, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
+        if len == 0 || self.is_opaque() {
+            return;
+        }
+        match direction {
+            Direction::Request => self.request_gap(time_ns, len, out),
+            Direction::Response => self.response_gap(time_ns, len, out),
+        }
+    }
+
+    /// The connection, or with `EndOfInput` one direction of it, ended.
+    pub fn on_end(&mut self, end: End, time_ns: u64, out: &mut Vec<Signal>) {
+        if self.is_opaque() {
+            self.ended |= end != End::EndOfInput;
+            return;
+        }
+        self.end_request(time_ns, out);
+        if end == End::EndOfInput {
+            self.end_input(time_ns, out);
+            return;
+        }
+        let first = if self.input_ended && end == End::Closed { End::EndOfInput } else { end };
+        self.end_response(first, end == End::Closed, time_ns, out);
+        let outcome = if end == End::Detached { Outcome::Partial } else { Outcome::Truncated(first) };
+        self.end_pending(outcome, 0, time_ns, out);
+        self.ended = true;
+    }
+
+    fn end_input(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        if !std::mem::replace(&mut self.input_ended, true)
+            && let Some(exchange) = self.pending.front()
+        {
+            out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::InputEnded });
+        }
+    }
+
+    /// Decides by the first bytes of the request direction, or of the response if the server speaks first.
+    fn opening_is_http(&mut self, direction: Direction, bytes: &[u8]) -> bool {
+        if self.verdict != Verdict::Undecided {
+            return true;
+        }
+        let fresh = match direction {
+            Direction::Request => matches!(&self.request, RequestState::Head(head) if !head.tentative),
+            Direction::Response => matches!(&self.response, ResponseState::Head(head) if !head.tentative),
+        };
+        self.verdict = match (direction, fresh) {
+            // On an older connection only what cannot be inside an HTTP message at a read's start decides.
+            (_, false) => foreign_record(bytes).map_or(Verdict::Undecided, Verdict::NotHttp),
+            (Direction::Request, true) => {
+                let room = MAX_OPENING.saturating_sub(self.opening.len());
+                self.opening.extend(bytes.iter().take(room));
+                classify(&self.opening)
+            }
+            (Direction::Response, true) if begins_response(bytes) == Some(false) => {
+                Verdict::NotHttp(foreign_record(bytes).unwrap_or(NotHttp::Unknown))
+            }
+            _ => Verdict::Undecided,
+        };
+        if matches!(self.verdict, Verdict::NotHttp(_)) {
+            self.go_opaque();
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn go_opaque(&mut self) {
+        self.request = RequestState::Opaque;
+        self.response = ResponseState::Opaque;
+        self.opening = Vec::new();
+    }
+
+    pub(super) fn claim_number(&mut self) -> u32 {
+        let number = self.next_exchange;
+        self.next_exchange = number.wrapping_add(1);
+        number
+    }
+
+    /// A request began: its exchange waits for its response.
+    pub(super) fn start_exchange(
+        &mut self,
+        start_ns: u64,
+        method: Option<Method>,
+        out: &mut Vec<Signal>,
+    ) -> u32 {
+        if matches!(self.response, ResponseState::Await { .. }) {
+            // Its client would not ask again before the responses that were missed.
+            self.end_pending(Outcome::Partial, 0, start_ns, out);
+        }
+        let number = self.claim_number();
+        out.push(Signal { time_ns: start_ns, exchange: number, kind: SignalKind::RequestStart });
+        self.pending.push_back(Exchange { number, method, partial: false });
+        if self.pending.len() > MAX_PENDING {
+            self.malformed(MalformedReason::Pipeline, start_ns, number, out);
+        }
+        number
+    }
+
+    /// Ends unanswered exchanges, all but the last `keep`.
+    pub(super) fn end_pending(&mut self, outcome: Outcome, keep: usize, time_ns: u64, out: &mut Vec<Signal>) {
+        while self.pending.len() > keep {
+            let Some(exchange) = self.pending.pop_front() else { return };
+            let outcome = if exchange.partial { Outcome::Partial } else { outcome };
+            let end = ResponseEnd { outcome, body_bytes: 0, lost_bytes: 0, events: 0, saw_done: false };
+            out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::ResponseEnd(end) });
+        }
+    }
+
+    /// The rules are broken: nothing behind this place can be trusted.
+    pub(super) fn malformed(
+        &mut self,
+        reason: MalformedReason,
+        time_ns: u64,
+        exchange: u32,
+        out: &mut Vec<Signal>,
+    ) {
+        Emit { time_ns, exchange, out }.push(SignalKind::Malformed(reason));
+        self.drop_response(Outcome::Partial, time_ns, out);
+        self.end_pending(Outcome::Partial, 0, time_ns, out);
+        self.go_opaque();
+    }
+}
+
+fn classify(opening: &[u8]) -> Verdict {
+    let line = opening.trim_ascii_start();
+    if let Some(foreign) = foreign_record(line) {
+        return Verdict::NotHttp(foreign);
+    }
+    let tokens = Method::NAMED.iter().map(|(name, _)| starts_with_token(line, name));
+    if tokens.clone().any(|fits| fits == Some(true)) {
+        return Verdict::Http;
+    }
+    let open = tokens.clone().any(|fits| fits.is_none()) || starts_with(line, PREFACE).is_none();
+    if open && opening.len() < MAX_OPENING { Verdict::Undecided } else { Verdict::NotHttp(NotHttp::Unknown) }
+}
+
+/// RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2";
+
+/// What a read that starts like this carries (TLS: RFC 8446, section 5.1).
+fn foreign_record(bytes: &[u8]) -> Option<NotHttp> {
+    match bytes {
+        [0x16, 0x03, ..] | [0x14 | 0x15 | 0x17, 0x03, 0x00..=0x04, ..] => Some(NotHttp::Tls),
+        _ if bytes.starts_with(PREFACE) => Some(NotHttp::Http2),
+        _ => None,
+    }
+}

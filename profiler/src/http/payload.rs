@@ -1,0 +1,100 @@
+//! A response's payload: picks the reader for its content and hands it the bytes.
+//!
+//! In: payload slices and gaps in the order of the body. Out: tokens and facts. Compressed payload is not read.
+
+use super::facts::{Emit, RESPONSE, ResponseFacts, ResponseField};
+use super::head::Content;
+use super::json::Scanner;
+use super::ndjson::NdJson;
+use super::sse::Sse;
+
+/// The payload of one response.
+#[derive(Debug)]
+pub(super) struct Payload {
+    reader: Reader,
+    facts: ResponseFacts,
+}
+
+#[derive(Debug)]
+enum Reader {
+    Skip,
+    /// Waits for the first byte to tell what it is.
+    Sniff,
+    Document(Scanner<ResponseField>),
+    Sse(Sse),
+    NdJson(NdJson),
+}
+
+impl Reader {
+    fn new(content: Content) -> Self {
+        match content {
+            Content::Opaque => Self::Skip,
+            Content::Unknown => Self::Sniff,
+            Content::Json => Self::Document(Scanner::new(&RESPONSE)),
+            Content::Sse => Self::Sse(Sse::new()),
+            Content::NdJson => Self::NdJson(NdJson::new()),
+        }
+    }
+}
+
+impl Payload {
+    /// `generation`: the request asked for one, so that a replayed stream does not count as tokens.
+    pub(super) fn new(content: Content, generation: bool) -> Self {
+        let streams = matches!(content, Content::Sse | Content::NdJson | Content::Unknown);
+        let facts = ResponseFacts::new(generation && streams);
+        Self { reader: Reader::new(content), facts }
+    }
+
+    pub(super) fn feed(&mut self, bytes: &[u8], boundary: bool, emit: &mut Emit<'_>) {
+        if matches!(self.reader, Reader::Sniff) {
+            self.sniff(bytes);
+        }
+        match &mut self.reader {
+            Reader::Skip | Reader::Sniff => {}
+            Reader::Document(scanner) => scanner.feed(bytes, &mut self.facts),
+            Reader::Sse(sse) => sse.feed(bytes, boundary, &mut self.facts, emit),
+            Reader::NdJson(lines) => lines.feed(bytes, boundary, &mut self.facts, emit),
+        }
+    }
+
+    /// A body without a content type: JSON begins with a brace, events with a field name or a colon.
+    fn sniff(&mut self, bytes: &[u8]) {
+        let content = match bytes.trim_ascii_start().first() {
+            None => return,
+            Some(b'{' | b'[') => Content::Json,
+            Some(b'd' | b'e' | b':') => Content::Sse,
+            Some(_) => Content::Opaque,
+        };
+        self.facts.tokens &= content == Content::Sse;
+        self.reader = Reader::new(content);
+    }
+
+    /// Payload bytes are missing.
+    pub(super) fn gap(&mut self, emit: &mut Emit<'_>) {
+        match &mut self.reader {
+            Reader::Skip => {}
+            Reader::Sniff => self.reader = Reader::Skip,
+            Reader::Document(scanner) => scanner.stop(),
+            Reader::Sse(sse) => sse.gap(&mut self.facts, emit),
+            Reader::NdJson(lines) => lines.gap(&mut self.facts, emit),
+        }
+    }
+
+    pub(super) fn saw_done(&self) -> bool {
+        self.facts.saw_done
+    }
+
+    /// The payload is over. Gives back the number of events, and whether the end mark was seen.
+    pub(super) fn end(mut self, emit: &mut Emit<'_>) -> (u32, bool) {
+        match &mut self.reader {
+            Reader::Document(_) => {
+                self.facts.commit(emit);
+                return (0, self.facts.saw_done);
+            }
+            Reader::NdJson(lines) => lines.end(&mut self.facts, emit),
+            // An event without its empty line is not dispatched: the standard drops it too.
+            Reader::Skip | Reader::Sniff | Reader::Sse(_) => {}
+        }
+        (self.facts.events, self.facts.saw_done)
+    }
+}

@@ -1,0 +1,227 @@
+//! The request direction of a connection.
+//!
+//! In: bytes and gaps that the server read. Out: the start, head and end of each request, with its facts.
+
+use super::body::{Framing, Gap, Piece};
+use super::connection::{Connection, Verdict};
+use super::facts::{REQUEST, RequestField};
+use super::head::{HeadBuffer, Progress, begins_request, parse_request};
+use super::json::Scanner;
+use super::response::ResponseState;
+use super::signal::{MalformedReason, Outcome, RequestEnd, RequestFacts, Signal, SignalKind};
+
+/// Longest request line that is waited for while looking for one.
+const MAX_TENTATIVE_LINE: usize = 8 * 1024;
+
+/// Where the request direction stands.
+#[derive(Debug)]
+pub(super) enum RequestState {
+    /// In a head, or before its first byte.
+    Head(HeadBuffer),
+    Body(Box<RequestBody>),
+    /// Behind an unknown place: waits for a request line at a read's start.
+    Resync,
+    Opaque,
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    exchange: u32,
+    framing: Framing,
+    scanner: Option<Scanner<RequestField>>,
+    facts: RequestFacts,
+    body_bytes: u64,
+    lost_bytes: u64,
+}
+
+impl RequestBody {
+    fn end(self, complete: bool, time_ns: u64, out: &mut Vec<Signal>) {
+        let whole = self.scanner.is_some_and(|scanner| scanner.is_done());
+        let facts = RequestFacts { whole, ..self.facts };
+        let (body_bytes, lost_bytes) = (self.body_bytes, self.lost_bytes);
+        let end = RequestEnd { complete, body_bytes, lost_bytes, facts };
+        out.push(Signal { time_ns, exchange: self.exchange, kind: SignalKind::RequestEnd(Box::new(end)) });
+    }
+
+    fn lose(&mut self, bytes: u64) {
+        self.body_bytes = self.body_bytes.saturating_add(bytes);
+        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+        if let Some(scanner) = &mut self.scanner {
+            scanner.stop();
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn on_request(&mut self, time_ns: u64, mut bytes: &[u8], out: &mut Vec<Signal>) {
+        if matches!(self.request, RequestState::Resync) && begins_request(bytes) != Some(false) {
+            self.request = RequestState::Head(HeadBuffer::new(true));
+        }
+        let first = self.pending.len();
+        while !bytes.is_empty() {
+            bytes = match &self.request {
+                RequestState::Head(_) => self.request_head(time_ns, bytes, out),
+                RequestState::Body(_) => self.request_body(time_ns, bytes, out),
+                RequestState::Resync | RequestState::Opaque => return,
+            };
+        }
+        self.pipelined |= self.pending.len() > first + 1;
+    }
+
+    fn request_head<'a>(&mut self, time_ns: u64, bytes: &'a [u8], out: &mut Vec<Signal>) -> &'a [u8] {
+        let RequestState::Head(head) = &mut self.request else { return &[] };
+        let (rest, progress) = head.push(time_ns, bytes);
+        if head.tentative {
+            let begins = begins_request(head.bytes());
+            let endless = begins.is_none() && head.bytes().len() > MAX_TENTATIVE_LINE;
+            if begins == Some(false) || endless {
+                self.request = RequestState::Resync;
+                return &[];
+            }
+        }
+        match progress {
+            Progress::More => {}
+            Progress::Complete => self.request_head_complete(time_ns, out),
+            Progress::TooLarge => self.bad_request(MalformedReason::HeadTooLarge, time_ns, out),
+        }
+        rest
+    }
+
+    fn request_head_complete(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        let RequestState::Head(head) = &self.request else { return };
+        let (start_ns, tentative, claimed) = (head.start_ns, head.tentative, head.exchange);
+        let parsed = match parse_request(head.bytes()) {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.bad_request(reason, time_ns, out),
+        };
+        if tentative {
+            self.settle(start_ns, out);
+        }
+        self.verdict = Verdict::Http;
+        let method = Some(parsed.head.method);
+        let exchange = claimed.unwrap_or_else(|| self.start_exchange(start_ns, method, out));
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.number == exchange) {
+            pending.method = method;
+        }
+        if self.is_opaque() {
+            return;
+        }
+        let head = SignalKind::RequestHead(Box::new(parsed.head));
+        out.push(Signal { time_ns, exchange, kind: head });
+        self.request = RequestState::Body(Box::new(RequestBody {
+            exchange,
+            framing: parsed.framing,
+            scanner: parsed.readable.then(|| Scanner::new(&REQUEST)),
+            facts: RequestFacts::default(),
+            body_bytes: 0,
+            lost_bytes: 0,
+        }));
+        // A request without a body ends here.
+        self.request_body(time_ns, &[], out);
+    }
+
+    /// A request line behind an unknown place: whatever was asked before is answered or given up, since clients
+    /// that wait for their response do not ask again.
+    fn settle(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        if !self.pending.is_empty() {
+            self.drop_response(Outcome::Partial, time_ns, out);
+            self.end_pending(Outcome::Partial, 0, time_ns, out);
+            self.response = ResponseState::Await { counted: true };
+        }
+    }
+
+    /// The request direction is given up. The server's answer is still read: it is mostly a 400.
+    fn bad_request(&mut self, reason: MalformedReason, time_ns: u64, out: &mut Vec<Signal>) {
+        let RequestState::Head(head) = &self.request else { return };
+        if head.tentative {
+            self.request = RequestState::Resync;
+            return;
+        }
+        let exchange = self.claim_request(out);
+        let kind = SignalKind::Malformed(reason);
+        out.extend(exchange.map(|exchange| Signal { time_ns, exchange, kind }));
+        self.end_request(time_ns, out);
+        self.request = RequestState::Opaque;
+    }
+
+    /// Gives an incomplete head its exchange: something needs it before the head is complete.
+    pub(super) fn claim_request(&mut self, out: &mut Vec<Signal>) -> Option<u32> {
+        let RequestState::Head(head) = &self.request else { return None };
+        if head.exchange.is_some() || head.tentative || head.is_empty() {
+            return head.exchange;
+        }
+        let exchange = self.start_exchange(head.start_ns, None, out);
+        if let RequestState::Head(head) = &mut self.request {
+            head.exchange = Some(exchange);
+        }
+        Some(exchange)
+    }
+
+    fn request_body<'a>(&mut self, time_ns: u64, mut bytes: &'a [u8], out: &mut Vec<Signal>) -> &'a [u8] {
+        loop {
+            let RequestState::Body(body) = &mut self.request else { return bytes };
+            match body.framing.next(&mut bytes) {
+                Piece::More => return bytes,
+                Piece::Data { bytes, .. } => {
+                    body.body_bytes = body.body_bytes.saturating_add(bytes.len() as u64);
+                    if let Some(scanner) = &mut body.scanner {
+                        scanner.feed(bytes, &mut body.facts);
+                    }
+                }
+                Piece::End => {
+                    self.end_request_body(true, RequestState::Head(HeadBuffer::new(false)), time_ns, out);
+                    return bytes;
+                }
+                Piece::Bad(reason) => {
+                    let exchange = body.exchange;
+                    out.push(Signal { time_ns, exchange, kind: SignalKind::Malformed(reason) });
+                    self.end_request_body(false, RequestState::Opaque, time_ns, out);
+                    return &[];
+                }
+            }
+        }
+    }
+
+    fn end_request_body(&mut self, complete: bool, next: RequestState, time_ns: u64, out: &mut Vec<Signal>) {
+        if !matches!(self.request, RequestState::Body(_)) {
+            return;
+        }
+        if let RequestState::Body(body) = std::mem::replace(&mut self.request, next) {
+            body.end(complete, time_ns, out);
+        }
+    }
+
+    /// Bytes of the request direction are missing.
+    pub(super) fn request_gap(&mut self, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
+        let RequestState::Body(body) = &mut self.request else {
+            self.end_request(time_ns, out);
+            if !matches!(self.request, RequestState::Opaque) {
+                self.request = RequestState::Resync;
+            }
+            return;
+        };
+        match body.framing.gap(len) {
+            Gap::Inside(payload) => {
+                body.lose(payload);
+                self.request_body(time_ns, &[], out);
+            }
+            Gap::Ended { payload, .. } => {
+                body.lose(payload);
+                self.end_request_body(true, RequestState::Resync, time_ns, out);
+            }
+            Gap::Lost => self.end_request_body(false, RequestState::Resync, time_ns, out),
+        }
+    }
+
+    /// Nothing more of the current request will be seen.
+    pub(super) fn end_request(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        if let Some(exchange) = self.claim_request(out) {
+            let (facts, body_bytes, lost_bytes) = (RequestFacts::default(), 0, 0);
+            let end = RequestEnd { complete: false, body_bytes, lost_bytes, facts };
+            out.push(Signal { time_ns, exchange, kind: SignalKind::RequestEnd(Box::new(end)) });
+            self.request = RequestState::Resync;
+        }
+        self.end_request_body(false, RequestState::Resync, time_ns, out);
+    }
+}

@@ -1,0 +1,301 @@
+//! The response direction of a connection.
+//!
+//! In: bytes and gaps that the server wrote. Out: the start, head, tokens, facts and end of each response, matched
+//! to requests in their order.
+
+use super::body::{Framing, Gap, Piece};
+use super::connection::{Connection, End, Exchange, Verdict};
+use super::facts::Emit;
+use super::head::{Content, HeadBuffer, ParsedResponse, Progress, begins_response, parse_response};
+use super::payload::Payload;
+use super::signal::{MalformedReason, Method, Outcome, ResponseEnd, Signal, SignalKind, Streaming};
+
+/// Where the response direction stands.
+#[derive(Debug)]
+pub(super) enum ResponseState {
+    /// In a head, or before its first byte.
+    Head(HeadBuffer),
+    Body(Box<ResponseBody>),
+    /// Behind an unknown place: waits for a status line at a read's start. `counted`: the bytes until then belong
+    /// to an exchange that was already told.
+    Await {
+        counted: bool,
+    },
+    Opaque,
+}
+
+/// A response's body.
+#[derive(Debug)]
+pub(super) struct ResponseBody {
+    exchange: Exchange,
+    framing: Framing,
+    payload: Payload,
+    streaming: Streaming,
+    body_bytes: u64,
+    lost_bytes: u64,
+    /// The next byte is the first of its read.
+    boundary: bool,
+}
+
+impl ResponseBody {
+    fn feed(&mut self, bytes: &[u8], fresh: bool, time_ns: u64, out: &mut Vec<Signal>) {
+        self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
+        let read = std::mem::take(&mut self.boundary);
+        let boundary = if matches!(self.framing, Framing::Chunked(_)) { fresh } else { read };
+        let mut emit = Emit { time_ns, exchange: self.exchange.number, out };
+        self.payload.feed(bytes, boundary, &mut emit);
+    }
+
+    fn lose(&mut self, bytes: u64, time_ns: u64, out: &mut Vec<Signal>) {
+        if bytes > 0 {
+            self.body_bytes = self.body_bytes.saturating_add(bytes);
+            self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+            self.payload.gap(&mut Emit { time_ns, exchange: self.exchange.number, out });
+        }
+    }
+
+    fn end(self, outcome: Outcome, time_ns: u64, out: &mut Vec<Signal>) {
+        let mut emit = Emit { time_ns, exchange: self.exchange.number, out };
+        let (events, saw_done) = self.payload.end(&mut emit);
+        let outcome = if self.exchange.partial { Outcome::Partial } else { outcome };
+        let (body_bytes, lost_bytes) = (self.body_bytes, self.lost_bytes);
+        let end = ResponseEnd { outcome, body_bytes, lost_bytes, events, saw_done };
+        emit.push(SignalKind::ResponseEnd(end));
+    }
+}
+
+impl Connection {
+    pub(super) fn on_response(&mut self, time_ns: u64, mut bytes: &[u8], out: &mut Vec<Signal>) {
+        if let ResponseState::Await { counted } = self.response {
+            if begins_response(bytes) == Some(false) {
+                return self.stray_response(counted, time_ns, out);
+            }
+            self.response = ResponseState::Head(HeadBuffer::new(true));
+        }
+        if let ResponseState::Body(body) = &mut self.response {
+            body.boundary = true;
+        }
+        while !bytes.is_empty() {
+            bytes = match &self.response {
+                ResponseState::Head(_) => self.response_head(time_ns, bytes, out),
+                ResponseState::Body(_) => self.response_body(time_ns, bytes, out),
+                ResponseState::Await { .. } | ResponseState::Opaque => return,
+            };
+        }
+    }
+
+    /// Bytes from inside a response. They show an exchange, which is told once.
+    fn stray_response(&mut self, counted: bool, time_ns: u64, out: &mut Vec<Signal>) {
+        self.response = ResponseState::Await { counted: true };
+        if !self.pending.is_empty() && !counted {
+            // The answer to what was asked began in the unknown place.
+            self.end_pending(Outcome::Partial, 0, time_ns, out);
+        } else if !counted {
+            self.start_unseen(time_ns, out);
+        }
+    }
+
+    /// An exchange whose request was not seen.
+    fn start_unseen(&mut self, time_ns: u64, out: &mut Vec<Signal>) -> Exchange {
+        let exchange = Exchange { number: self.claim_number(), method: None, partial: true };
+        self.pending.push_front(exchange);
+        out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::RequestUnseen });
+        exchange
+    }
+
+    fn response_head<'a>(&mut self, time_ns: u64, bytes: &'a [u8], out: &mut Vec<Signal>) -> &'a [u8] {
+        let ResponseState::Head(head) = &mut self.response else { return &[] };
+        let (rest, progress) = head.push(time_ns, bytes);
+        if begins_response(head.bytes()) == Some(false) {
+            if head.tentative {
+                self.response = ResponseState::Await { counted: true };
+            } else {
+                self.bad_response(MalformedReason::ResponseHead, time_ns, out);
+            }
+            return &[];
+        }
+        match progress {
+            Progress::More => {}
+            Progress::Complete => self.response_head_complete(time_ns, out),
+            Progress::TooLarge => self.bad_response(MalformedReason::HeadTooLarge, time_ns, out),
+        }
+        rest
+    }
+
+    fn response_head_complete(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        let ResponseState::Head(head) = &self.response else { return };
+        let start_ns = head.start_ns;
+        let parsed = match parse_response(head.bytes()) {
+            Ok(parsed) => parsed,
+            Err(_) if head.tentative => {
+                self.response = ResponseState::Await { counted: true };
+                return;
+            }
+            Err(reason) => return self.bad_response(reason, time_ns, out),
+        };
+        self.verdict = Verdict::Http;
+        let exchange = self.answered(start_ns, out);
+        let mut emit = Emit { time_ns, exchange: exchange.number, out };
+        let status = parsed.head.status;
+        if (100..200).contains(&status) && status != 101 {
+            emit.push(SignalKind::Informational { status });
+            self.response = ResponseState::Head(HeadBuffer::new(false));
+            return;
+        }
+        Emit { time_ns: start_ns, exchange: exchange.number, out: emit.out }.push(SignalKind::ResponseStart);
+        emit.push(SignalKind::ResponseHead(Box::new(parsed.head.clone())));
+        self.response = ResponseState::Body(Box::new(response_body(exchange, parsed)));
+        if status == 101 || (exchange.method == Some(Method::Connect) && (200..300).contains(&status)) {
+            emit.push(SignalKind::Upgraded);
+            return self.end_upgraded(time_ns, out);
+        }
+        // A response without a body ends here.
+        self.response_body(time_ns, &[], out);
+    }
+
+    /// The exchange that the response belongs to.
+    fn answered(&mut self, start_ns: u64, out: &mut Vec<Signal>) -> Exchange {
+        if self.pending.is_empty() {
+            // Answers may come before the head is complete (431, 408).
+            self.claim_request(out);
+        }
+        match self.pending.front() {
+            Some(exchange) => *exchange,
+            None => self.start_unseen(start_ns, out),
+        }
+    }
+
+    fn end_upgraded(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        self.end_request(time_ns, out);
+        self.finish_response(Outcome::Complete, ResponseState::Opaque, time_ns, out);
+        self.end_pending(Outcome::Partial, 0, time_ns, out);
+        self.go_opaque();
+    }
+
+    fn bad_response(&mut self, reason: MalformedReason, time_ns: u64, out: &mut Vec<Signal>) {
+        let exchange = self.answered(time_ns, out).number;
+        self.end_request(time_ns, out);
+        self.malformed(reason, time_ns, exchange, out);
+    }
+
+    fn response_body<'a>(&mut self, time_ns: u64, mut bytes: &'a [u8], out: &mut Vec<Signal>) -> &'a [u8] {
+        loop {
+            let ResponseState::Body(body) = &mut self.response else { return bytes };
+            match body.framing.next(&mut bytes) {
+                Piece::More => return bytes,
+                Piece::Data { bytes, fresh } => body.feed(bytes, fresh, time_ns, out),
+                Piece::End => {
+                    let next = ResponseState::Head(HeadBuffer::new(false));
+                    self.finish_response(Outcome::Complete, next, time_ns, out);
+                    return bytes;
+                }
+                Piece::Bad(reason) => {
+                    self.bad_response(reason, time_ns, out);
+                    return &[];
+                }
+            }
+        }
+    }
+
+    fn finish_response(
+        &mut self,
+        outcome: Outcome,
+        next: ResponseState,
+        time_ns: u64,
+        out: &mut Vec<Signal>,
+    ) {
+        if let ResponseState::Body(body) = std::mem::replace(&mut self.response, next) {
+            self.pending.retain(|pending| pending.number != body.exchange.number);
+            body.end(outcome, time_ns, out);
+        }
+    }
+
+    /// Ends the response that is under way, if one is, without a word on what follows.
+    pub(super) fn drop_response(&mut self, outcome: Outcome, time_ns: u64, out: &mut Vec<Signal>) {
+        if let ResponseState::Head(head) = &self.response
+            && !head.is_empty()
+            && !head.tentative
+        {
+            let time_ns = head.start_ns;
+            let exchange = self.answered(time_ns, out).number;
+            out.push(Signal { time_ns, exchange, kind: SignalKind::ResponseStart });
+        }
+        self.finish_response(outcome, ResponseState::Await { counted: true }, time_ns, out);
+    }
+
+    /// Bytes of the response direction are missing.
+    pub(super) fn response_gap(&mut self, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
+        let gap = match &mut self.response {
+            ResponseState::Opaque => return,
+            ResponseState::Await { .. } => return self.await_response(0, false, out, time_ns),
+            ResponseState::Head(head) if head.is_empty() => {
+                return self.await_response(1, false, out, time_ns);
+            }
+            ResponseState::Head(_) => Gap::Lost,
+            ResponseState::Body(body) => body.framing.gap(len),
+        };
+        if let (ResponseState::Body(body), Gap::Inside(payload) | Gap::Ended { payload, .. }) =
+            (&mut self.response, gap)
+        {
+            body.lose(payload, time_ns, out);
+        }
+        match gap {
+            Gap::Inside(_) => {
+                self.response_body(time_ns, &[], out);
+            }
+            Gap::Ended { .. } => {
+                self.finish_response(Outcome::Complete, ResponseState::Opaque, time_ns, out);
+                self.await_response(1, false, out, time_ns);
+            }
+            Gap::Lost => {
+                self.drop_response(Outcome::Partial, time_ns, out);
+                self.end_pending(Outcome::Partial, 0, time_ns, out);
+                self.await_response(0, true, out, time_ns);
+            }
+        }
+    }
+
+    /// Waits for a status line. Without pipelining only the last `keep` requests can still be unanswered.
+    fn await_response(&mut self, keep: usize, counted: bool, out: &mut Vec<Signal>, time_ns: u64) {
+        if let ResponseState::Await { .. } = self.response {
+            return;
+        }
+        let keep = if self.pipelined { 0 } else { keep };
+        self.end_pending(Outcome::Partial, keep, time_ns, out);
+        self.response = ResponseState::Await { counted };
+    }
+
+    /// The connection ended. `orderly`: the server closed it, which ends a body without a length.
+    pub(super) fn end_response(&mut self, end: End, orderly: bool, time_ns: u64, out: &mut Vec<Signal>) {
+        let outcome = match &self.response {
+            ResponseState::Body(body) if orderly && body.ends_at(end) => Outcome::Complete,
+            _ if end == End::Detached => Outcome::Partial,
+            _ => Outcome::Truncated(end),
+        };
+        self.drop_response(outcome, time_ns, out);
+    }
+}
+
+impl ResponseBody {
+    /// Whether a close is the body's regular end. A stream's client that left first cut it.
+    fn ends_at(&self, end: End) -> bool {
+        let cut = self.streaming != Streaming::None && end == End::EndOfInput && !self.payload.saw_done();
+        self.framing == Framing::UntilClose && !cut
+    }
+}
+
+/// The body that a head announces (RFC 9112, section 6.3).
+fn response_body(exchange: Exchange, parsed: ParsedResponse) -> ResponseBody {
+    let none = exchange.method == Some(Method::Head) || matches!(parsed.head.status, 101 | 204 | 304);
+    // Generations are asked for by POST. llama.cpp replays a stream's bytes on GET.
+    let generation = matches!(exchange.method, None | Some(Method::Post));
+    ResponseBody {
+        exchange,
+        framing: if none { Framing::Length(0) } else { parsed.framing },
+        payload: Payload::new(if none { Content::Opaque } else { parsed.content }, generation),
+        streaming: parsed.head.streaming,
+        body_bytes: 0,
+        lost_bytes: 0,
+        boundary: false,
+    }
+}
