@@ -66,6 +66,8 @@ attributes! {
     GPUSPAN_GPU_HI_NS: "int" = "gpuspan.gpu.hi_ns", "Upper bound of the share, when it is bounded.";
     GPUSPAN_GPU_TIME_CLASS: "string" = "gpuspan.gpu.time_class", "`measured`, `bounded` or `estimated`.";
     GPUSPAN_GPU_ENERGY_J: "double" = "gpuspan.gpu.energy_j", "This request's share of energy, joules.";
+    GPUSPAN_STEPS: "int" = "gpuspan.steps", "Steps that the request may have ridden in.";
+    GPUSPAN_DELTA_INDEX: "int" = "gpuspan.delta.index", "Ordinal of the non-empty delta in its answer, from 0.";
     GPUSPAN_LAUNCHES: "int" = "gpuspan.launches", "Kernel launches of the steps it rode in, its share.";
     GPUSPAN_COPIES: "int" = "gpuspan.copies", "Memory copies of the steps it rode in, its share.";
     GPUSPAN_COPY_BYTES: "int" = "gpuspan.copy_bytes", "Bytes of these copies.";

@@ -1,0 +1,188 @@
+//! Gets requests to one endpoint: again and again while that makes sense, and says so in the log once per change.
+//! In: parcels of one signal. Out: settled claims. Absent: what a request looks like.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use prost::bytes::Bytes;
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::encode;
+use super::inbox::Inbox;
+use super::ledger::{Claim, Reason};
+use super::queue::{Parcel, SPANS_PER_REQUEST};
+use super::retry::Policy;
+use super::settings::{Endpoint, Signal};
+use super::transport::{Answer, Failure, Transport, TransportError};
+use crate::metric::Snapshot;
+use crate::span::model::Span;
+
+/// How long a span waits for company. Spans are useful within seconds, and a request a second costs nothing.
+const LINGER: Duration = Duration::from_secs(1);
+/// Between two log lines about partial successes.
+const PARTIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One signal's way to its endpoint.
+#[derive(Debug)]
+pub struct Deliverer {
+    transport: Transport,
+    policy: Policy,
+    signal: Signal,
+    /// For the log: without user and password.
+    place: String,
+    /// Items lost before the endpoint failed, while it fails.
+    failing_since: Option<u64>,
+    partial_logged: Option<Instant>,
+}
+
+impl Deliverer {
+    pub fn open(endpoint: &Endpoint, signal: Signal, policy: Policy) -> Result<Self, TransportError> {
+        let transport = Transport::open(endpoint, signal)?;
+        let mut url = endpoint.url.clone();
+        // Both fail only for URLs without a host, which have no password either.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        Ok(Self { transport, policy, signal, place: url.into(), failing_since: None, partial_logged: None })
+    }
+
+    /// Delivers spans until the inbox ends.
+    pub async fn spans(mut self, mut inbox: Inbox<[Span]>) {
+        let mut next = None;
+        loop {
+            let first = match next.take() {
+                Some(parcel) => parcel,
+                None => match inbox.recv().await {
+                    Some(parcel) => parcel,
+                    None => return,
+                },
+            };
+            let batch;
+            (batch, next) = collect(first, &mut inbox).await;
+            self.span_batch(batch).await;
+        }
+    }
+
+    async fn span_batch(&mut self, batch: Vec<Parcel<[Span]>>) {
+        let (contents, claims): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.content, p.claim)).unzip();
+        let Some(mut claim) = claims.into_iter().reduce(join) else { return };
+        let requests: Vec<(ExportTraceServiceRequest, u64)> = {
+            let spans: Vec<&Span> = contents.iter().flat_map(|content| content.iter()).collect();
+            encode::trace::requests(&spans)
+        };
+        for (request, spans) in requests {
+            let part = claim.split(spans);
+            self.deliver(&request, part).await;
+        }
+    }
+
+    /// Delivers snapshots until the inbox ends.
+    pub async fn snapshots(mut self, mut inbox: Inbox<Snapshot>) {
+        while let Some(mut parcel) = inbox.recv().await {
+            while let Some(newer) = inbox.ready() {
+                std::mem::replace(&mut parcel, newer).claim.dropped(Reason::Superseded);
+            }
+            let mut claim = parcel.claim;
+            for (request, points) in encode::metric::requests(&parcel.content) {
+                let part = claim.split(points);
+                self.deliver(&request, part).await;
+            }
+        }
+    }
+
+    async fn deliver<M: Message + Serialize>(&mut self, request: &M, claim: Claim) {
+        match self.transport.encode(request) {
+            Ok(body) => self.send(body, claim).await,
+            Err(error) => {
+                self.failing(&claim, &error.to_string());
+                claim.dropped(Reason::Encoding);
+            }
+        }
+    }
+
+    async fn send(&mut self, body: Bytes, claim: Claim) {
+        let begin = tokio::time::Instant::now();
+        let mut failures = 0;
+        loop {
+            let failure = match self.transport.send(body.clone()).await {
+                Ok(answer) => return self.taken(answer, claim),
+                Err(failure) => failure,
+            };
+            failures += 1;
+            claim.account().failed();
+            match failure {
+                Failure::Final { cause } => {
+                    self.failing(&claim, &cause);
+                    return claim.dropped(Reason::Refused);
+                }
+                Failure::Temporary { after, cause } => {
+                    self.failing(&claim, &cause);
+                    let Some(wait) = self.policy.wait(failures, begin.elapsed(), after, random()) else {
+                        return claim.dropped(Reason::Unreachable);
+                    };
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    fn taken(&mut self, answer: Answer, claim: Claim) {
+        let signal = self.signal.name();
+        if let Some(before) = self.failing_since.take() {
+            let lost = claim.account().tally().lost().saturating_sub(before);
+            info!(signal, endpoint = %self.place, lost, "OTLP export works again");
+        }
+        let quiet = self.partial_logged.is_none_or(|logged| logged.elapsed() >= PARTIAL_LOG_INTERVAL);
+        if answer != Answer::default() && quiet {
+            self.partial_logged = Some(Instant::now());
+            let Answer { refused, message } = &answer;
+            warn!(signal, endpoint = %self.place, refused, message, "the OTLP endpoint did not take everything");
+        }
+        claim.exported(answer.refused);
+    }
+
+    /// One line when it begins to fail, none while it goes on.
+    fn failing(&mut self, claim: &Claim, cause: &str) {
+        if self.failing_since.is_none() {
+            self.failing_since = Some(claim.account().tally().lost());
+            warn!(signal = self.signal.name(), endpoint = %self.place, cause, "OTLP export fails");
+        }
+    }
+}
+
+/// `first` and what comes within `LINGER`, as far as one request takes it, and the parcel that did not fit.
+async fn collect(
+    first: Parcel<[Span]>,
+    inbox: &mut Inbox<[Span]>,
+) -> (Vec<Parcel<[Span]>>, Option<Parcel<[Span]>>) {
+    let linger = tokio::time::sleep(LINGER);
+    tokio::pin!(linger);
+    let mut spans = first.content.len();
+    let mut batch = vec![first];
+    while spans < SPANS_PER_REQUEST {
+        let parcel = tokio::select! {
+            parcel = inbox.recv() => parcel,
+            () = &mut linger => None,
+        };
+        let Some(parcel) = parcel else { break };
+        spans += parcel.content.len();
+        if spans > SPANS_PER_REQUEST {
+            return (batch, Some(parcel));
+        }
+        batch.push(parcel);
+    }
+    (batch, None)
+}
+
+fn join(mut all: Claim, one: Claim) -> Claim {
+    all.join(one);
+    all
+}
+
+/// A number in 0..1; the standard library seeds its hashers at random.
+fn random() -> f64 {
+    f64::from((RandomState::new().build_hasher().finish() >> 32) as u32) / f64::from(u32::MAX)
+}
