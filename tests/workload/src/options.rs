@@ -53,10 +53,10 @@ pub struct ServerOptions {
     #[arg(long, value_enum, default_value = "off", num_args = 0..=1, require_equals = true, default_missing_value = "start-up")]
     pub graphs: Graphs,
     /// Sequences in one step at most; the rest waits.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 32)]
     pub max_batch: usize,
     /// Tokens in one step at most: longer prompts are prefilled in chunks over several steps.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, value_parser = at_least_one, default_value_t = 512)]
     pub max_batch_tokens: usize,
     /// Requests that may wait; one more is answered 429.
     #[arg(long, default_value_t = 256)]
@@ -120,6 +120,12 @@ impl ServerOptions {
     }
 }
 
+/// A step without room would never end the wait of any request.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if number == 0 { Err("must be at least 1".to_owned()) } else { Ok(number) }
+}
+
 /// The name by which the command line knows `value`.
 fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
@@ -143,6 +149,11 @@ mod tests {
             [OsString::from("workload-server")].into_iter().chain(options.to_args()),
         );
         assert_eq!(serde_json::to_value(&parsed).unwrap(), serde_json::to_value(&options).unwrap());
+    }
+
+    #[test]
+    fn a_step_without_room_is_refused() {
+        assert!(ServerOptions::try_parse_from(["workload-server", "--max-batch", "0"]).is_err());
     }
 
     #[test]

@@ -143,7 +143,8 @@ pub struct Copies {
 /// What the engine's device did since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceTotals {
-    /// Calls per API function, as the server called them (nested calls inside CUDA are not in it).
+    /// Calls per API function, as the server called them. Not in it: nested calls inside CUDA, and the
+    /// bookkeeping of nvcc's host code (`__cudaRegister…`, `__cudaPushCallConfiguration`, `__cudaGetKernel`).
     pub calls: BTreeMap<String, u64>,
     /// Kernel launches through the runtime or the driver; neither captures nor replays.
     pub launches: u64,

@@ -83,18 +83,22 @@ impl Connection {
         Ok(monotonic_ns())
     }
 
-    /// Reads the head of the answer; also gives the time of its first byte.
-    pub(super) fn head(&mut self) -> Result<(Head, u64)> {
-        let mut first_byte_ns = 0;
+    /// Reads the head of the answer; also gives the time of its first byte. None when the server closed a kept
+    /// connection instead of answering, which HTTP allows it to do at any moment between two exchanges.
+    pub(super) fn head(&mut self) -> Result<Option<(Head, u64)>> {
+        let kept = self.ordinal > 1;
+        let first_read = self.fill();
+        if kept && !matches!(first_read, Ok(1..)) {
+            return Ok(None);
+        }
+        ensure!(first_read? > 0, "the server closed instead of answering");
+        let first_byte_ns = self.last_read_ns;
         loop {
             if let Some((head, length)) = parse_head(&self.buffer)? {
                 self.buffer.drain(..length);
-                return Ok((head, first_byte_ns));
+                return Ok(Some((head, first_byte_ns)));
             }
-            ensure!(self.fill()? > 0, "the server closed before the answer's head");
-            if first_byte_ns == 0 {
-                first_byte_ns = self.last_read_ns;
-            }
+            ensure!(self.fill()? > 0, "the server closed within the answer's head");
         }
     }
 

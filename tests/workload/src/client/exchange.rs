@@ -18,9 +18,15 @@ pub(super) fn run(
     aborts: bool,
     record: &mut ClientRecord,
 ) -> Result<()> {
-    (record.local_port, record.ordinal) = connection.open()?;
-    record.sent_ns = connection.send(path(options.api), &headers(options, record), body)?;
-    let (head, first_byte_ns) = connection.head()?;
+    let (head, first_byte_ns) = loop {
+        (record.local_port, record.ordinal) = connection.open()?;
+        record.sent_ns = connection.send(path(options.api), &headers(options, record), body)?;
+        match connection.head()? {
+            Some(answer) => break answer,
+            // The next round's connection is fresh, so it either answers or fails.
+            None => connection.close(),
+        }
+    };
     record.status = head.status;
     record.first_byte_ns = Some(first_byte_ns);
     if head.ndjson || head.event_stream {

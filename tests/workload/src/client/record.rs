@@ -63,9 +63,12 @@ pub struct ClientRecord {
 }
 
 impl ClientRecord {
-    /// Status 200, complete, without an error.
+    /// Status 200, complete, without an error. Servers that send no `[DONE]` (transformers) still say why they end.
     pub fn is_ok(&self) -> bool {
-        self.status == 200 && self.error.is_none() && !self.aborted && (self.done || !self.stream)
+        self.status == 200
+            && self.error.is_none()
+            && !self.aborted
+            && (self.done || self.finish_reason.is_some())
     }
 
     /// Nanoseconds from the request's last byte to the first text.

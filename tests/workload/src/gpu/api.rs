@@ -3,7 +3,7 @@
 //! Signatures: CUDA Runtime API and Driver API reference, 12.9 and 13.0 (identical for these functions); the
 //! `__cuda…` entry points are those that nvcc's generated host code calls (`crt/host_runtime.h`).
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
@@ -131,8 +131,11 @@ pub(crate) fn open_driver() -> Result<Driver> {
     Driver::load("libcuda.so.1")
 }
 
-/// Turns a status into an error that names the call and its object.
-pub(crate) fn check(status: c_int, call: &str, object: &CStr) -> Result<()> {
-    ensure!(status == 0, "`{call}` of {object:?} returned CUDA error {status}");
+/// Turns a status into an error that names the call.
+pub(crate) fn check(status: c_int, call: &str) -> Result<()> {
+    ensure!(
+        status == 0,
+        "`{call}` returned CUDA error {status} (see `cudaError_t` or `CUresult` in CUDA's reference)"
+    );
     Ok(())
 }

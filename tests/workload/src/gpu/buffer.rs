@@ -16,7 +16,7 @@ pub(crate) fn call(totals: &mut DeviceTotals, name: &str, status: c_int) -> Resu
             totals.calls.insert(name.to_owned(), 1);
         }
     }
-    api::check(status, name, c"the engine")
+    api::check(status, name)
 }
 
 /// Input or output of a step: pinned host memory and device memory of one size.
