@@ -8,7 +8,12 @@ use core::{
     ptr,
 };
 
-const RELAXED: AtomicOrdering = AtomicOrdering::Relaxed;
+/// An operation of this order is compiled to the instruction that does not fetch, whether its result is used or
+/// not (LLVM 22), so it serves only those whose result nobody wants.
+const BLIND: AtomicOrdering = AtomicOrdering::Relaxed;
+
+/// An operation of this order is compiled to the instruction that fetches.
+const FETCHING: AtomicOrdering = AtomicOrdering::SeqCst;
 
 /// The widths that the machine's atomic instructions have.
 pub trait Width: Copy {}
@@ -36,31 +41,45 @@ impl<T: Width> Word<T> {
         unsafe { ptr::read_volatile(self.0) }
     }
 
-    /// Adds and returns what was there. A caller that drops the result gets the cheaper instruction.
+    /// Adds.
     #[inline(always)]
-    pub fn add(self, n: T) -> T {
+    pub fn add(self, n: T) {
         // SAFETY: `new` demands a live, aligned word that everybody changes by atomics.
-        unsafe { atomic_xadd::<T, T, RELAXED>(self.0, n) }
+        unsafe { atomic_xadd::<T, T, BLIND>(self.0, n) };
     }
 
-    /// Subtracts and returns what was there.
+    /// Sets bits.
     #[inline(always)]
-    pub fn sub(self, n: T) -> T {
+    pub fn or(self, bits: T) {
         // SAFETY: as in `add`.
-        unsafe { atomic_xsub::<T, T, RELAXED>(self.0, n) }
+        unsafe { atomic_or::<T, T, BLIND>(self.0, bits) };
     }
 
-    /// Sets bits and returns what was there.
+    /// Keeps only these bits.
     #[inline(always)]
-    pub fn or(self, bits: T) -> T {
+    pub fn and(self, bits: T) {
         // SAFETY: as in `add`.
-        unsafe { atomic_or::<T, T, RELAXED>(self.0, bits) }
+        unsafe { atomic_and::<T, T, BLIND>(self.0, bits) };
     }
 
-    /// Keeps only these bits and returns what was there.
+    /// Adds, and returns what was there.
     #[inline(always)]
-    pub fn and(self, bits: T) -> T {
+    pub fn fetch_add(self, n: T) -> T {
         // SAFETY: as in `add`.
-        unsafe { atomic_and::<T, T, RELAXED>(self.0, bits) }
+        unsafe { atomic_xadd::<T, T, FETCHING>(self.0, n) }
+    }
+
+    /// Subtracts, and returns what was there.
+    #[inline(always)]
+    pub fn fetch_sub(self, n: T) -> T {
+        // SAFETY: as in `add`.
+        unsafe { atomic_xsub::<T, T, FETCHING>(self.0, n) }
+    }
+
+    /// Sets bits, and returns what was there.
+    #[inline(always)]
+    pub fn fetch_or(self, bits: T) -> T {
+        // SAFETY: as in `add`.
+        unsafe { atomic_or::<T, T, FETCHING>(self.0, bits) }
     }
 }

@@ -151,5 +151,5 @@ fn target_word(pid: u32) -> Option<Word<u64>> {
 pub fn next_connection() -> Option<u64> {
     let next = NEXT_CONNECTION.get_ptr_mut(0)?;
     // SAFETY: the value is a live, aligned u64 of an array map, and everybody changes it by atomics.
-    Some(unsafe { Word::new(next) }.add(1) + 1)
+    Some(unsafe { Word::new(next) }.fetch_add(1) + 1)
 }

@@ -61,7 +61,7 @@ impl Connection {
     /// it: a server that reads on behind the end must not flood the ring.
     #[inline(always)]
     pub fn ended(self, exit: &Exit, reason: u16, error: u32, once: u32) {
-        if self.mode().or(once) & once == 0 {
+        if self.mode().fetch_or(once) & once == 0 {
             self.report_end(exit, exit.args[0] as u32, reason, error);
         }
     }
@@ -143,7 +143,7 @@ pub fn duplicated(exit: &Exit, old: u32) {
     let Some(connection) = Connection::behind(exit.task.tgid, old) else { return };
     connection.descriptors().add(1);
     if DESCRIPTORS.insert(Descriptor { tgid: exit.task.tgid, fd: new }, connection.id, 0).is_err() {
-        connection.descriptors().sub(1);
+        connection.descriptors().fetch_sub(1);
         exit.tally.map_full();
     }
 }
@@ -158,7 +158,7 @@ fn forget(exit: &Exit, fd: u32) {
     let Some(id) = DESCRIPTORS.get_ptr(key).map(|id| unsafe { *id }) else { return };
     let _ = DESCRIPTORS.remove(key);
     let Some(connection) = Connection::with_id(id) else { return };
-    if connection.descriptors().sub(1) > 1 {
+    if connection.descriptors().fetch_sub(1) > 1 {
         return;
     }
     connection.report_end(exit, fd, end_reason::CLOSED, 0);

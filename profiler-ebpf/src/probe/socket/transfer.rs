@@ -37,6 +37,8 @@ enum Buffer {
     Vector(u64, u64),
     /// A `struct user_msghdr`.
     Message(u64),
+    /// Not in the target's memory: the record says how much was lost.
+    Elsewhere,
 }
 
 /// A system call that moves bytes.
@@ -69,8 +71,7 @@ impl Transfer {
             nr::WRITE | nr::SENDTO => sent(Buffer::Flat(second)),
             nr::WRITEV => sent(Buffer::Vector(second, third)),
             nr::SENDMSG => sent(Buffer::Message(second)),
-            // The bytes never were in the target's memory: an unreadable buffer makes them a counted gap.
-            nr::SENDFILE => sent(Buffer::Flat(0)),
+            nr::SENDFILE => sent(Buffer::Elsewhere),
             _ => return None,
         })
     }
@@ -94,7 +95,7 @@ impl Transfer {
         let bytes = exit.result as u64;
         let total =
             if self.direction == direction::RECEIVED { connection.received() } else { connection.sent() };
-        let position = total.add(bytes);
+        let position = total.fetch_add(bytes);
         if connection.is_off() {
             return;
         }
@@ -107,6 +108,7 @@ impl Transfer {
                 let (address, pieces) = vector_of(address);
                 sender.send_vector(address, pieces);
             }
+            Buffer::Elsewhere => sender.send_vector(0, 0),
         }
     }
 }
