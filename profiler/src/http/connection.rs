@@ -85,6 +85,8 @@ pub struct Connection {
     next_exchange: u32,
     /// Two requests were seen in one read: position in the queue alone tells whose response comes.
     pub(super) pipelined: bool,
+    /// When response bytes came that show an exchange, once the connection shows to be HTTP.
+    pub(super) stray_ns: Option<u64>,
     /// The client was the first to go.
     input_ended: bool,
     ended: bool,
@@ -109,6 +111,7 @@ impl Connection {
             pending: VecDeque::new(),
             next_exchange: 0,
             pipelined: false,
+            stray_ns: None,
             input_ended: false,
             ended: false,
         }
@@ -150,7 +153,7 @@ impl Connection {
         let seen = usize::try_from(expected.saturating_sub(position)).unwrap_or(usize::MAX);
         let bytes = bytes.get(seen..).unwrap_or_default();
         self.on_gap(direction, time_ns, position.saturating_sub(expected), out);
-        if !bytes.is_empty() && self.opening_is_http(direction, bytes) {
+        if !bytes.is_empty() && self.opening_is_http(direction, time_ns, bytes, out) {
             match direction {
                 Direction::Request => self.on_request(time_ns, bytes, out),
                 Direction::Response => self.on_response(time_ns, bytes, out),
@@ -197,7 +200,13 @@ impl Connection {
     }
 
     /// Decides by the first bytes of the request direction, or of the response if the server speaks first.
-    fn opening_is_http(&mut self, direction: Direction, bytes: &[u8]) -> bool {
+    fn opening_is_http(
+        &mut self,
+        direction: Direction,
+        time_ns: u64,
+        bytes: &[u8],
+        out: &mut Vec<Signal>,
+    ) -> bool {
         if self.verdict != Verdict::Undecided {
             return true;
         }
@@ -219,6 +228,7 @@ impl Connection {
             _ => Verdict::Undecided,
         };
         if matches!(self.verdict, Verdict::NotHttp(_)) {
+            self.end_pending(Outcome::Partial, 0, time_ns, out);
             self.go_opaque();
             return false;
         }
@@ -244,6 +254,9 @@ impl Connection {
         method: Option<Method>,
         out: &mut Vec<Signal>,
     ) -> u32 {
+        if let Some(time_ns) = self.stray_ns.take() {
+            self.start_unseen(time_ns, out);
+        }
         if matches!(self.response, ResponseState::Await { .. }) {
             // Its client would not ask again before the responses that were missed.
             self.end_pending(Outcome::Partial, 0, start_ns, out);
@@ -291,12 +304,16 @@ fn classify(opening: &[u8]) -> Verdict {
     if tokens.clone().any(|fits| fits == Some(true)) {
         return Verdict::Http;
     }
-    let open = tokens.clone().any(|fits| fits.is_none()) || starts_with(line, PREFACE).is_none();
+    let others = [starts_with(line, PREFACE), starts_with(line, HANDSHAKE)];
+    let open = tokens.chain(others).any(|fits| fits.is_none());
     if open && opening.len() < MAX_OPENING { Verdict::Undecided } else { Verdict::NotHttp(NotHttp::Unknown) }
 }
 
 /// RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2";
+
+/// A TLS record with a handshake.
+const HANDSHAKE: &[u8] = &[0x16, 0x03];
 
 /// What a read that starts like this carries (TLS: RFC 8446, section 5.1).
 fn foreign_record(bytes: &[u8]) -> Option<NotHttp> {

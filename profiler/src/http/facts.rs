@@ -1,266 +1,19 @@
-//! What JSON documents of the servers' dialects say, as facts: the listed paths and their meaning.
+//! What the documents of a response say, as facts and tokens.
 //!
-//! In: values at listed paths (from `json`). Out: [`RequestFacts`]; [`Fact`]s and tokens of a response.
-//! Deliberately absent: any path to a prompt, a completion or an error message other than "is it empty".
+//! In: values at listed paths (from `json`, listed in `dialects`), and each document's end. Out: [`Fact`]s and
+//! token signals. Deliberately absent: text of completions and error messages; only "is it empty" comes here.
 //!
 //! A token signal is an event with a non-empty delta, which may hold several tokens (speculative decoding, stream
 //! intervals, text held back) or, with `echo`, the prompt as well. Roles, pings, empty deltas and usage-only
 //! events are none.
-//!
-//! Dialects: OpenAI chat, completions and responses; Anthropic messages; TGI; Ollama; llama.cpp; SGLang; Triton's
-//! generate extension. Their keys do not collide, so one list serves all.
 
-use std::sync::LazyLock;
+use super::dialects::ResponseField;
+use super::json::{Receiver, Value};
+use super::parameters::whole;
+use super::signal::{Fact, Signal, SignalKind, Usage};
 
-use super::json::{Paths, Receiver, Value, Want};
-use super::signal::{Fact, RequestFacts, ServerCount, ServerTime, Signal, SignalKind, Usage};
-
-/// Most choices of one event that are told apart.
+/// Most choices, ends and counts of one event that are told apart.
 const MAX_CHOICES: usize = 256;
-
-/// Fields of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RequestField {
-    Model,
-    RequestId,
-    Stream,
-    IncludeUsage,
-    Echo,
-    MaxTokens,
-    N,
-    Temperature,
-    TopP,
-    TopK,
-    FrequencyPenalty,
-    PresencePenalty,
-    Messages,
-    Prompt,
-    PromptItem,
-    Tools,
-}
-
-/// Sampling parameters, under the prefixes that dialects give them.
-const SAMPLING: [(&str, RequestField, Want); 12] = [
-    ("max_tokens", RequestField::MaxTokens, Want::Keep),
-    ("max_completion_tokens", RequestField::MaxTokens, Want::Keep),
-    ("max_output_tokens", RequestField::MaxTokens, Want::Keep),
-    ("max_new_tokens", RequestField::MaxTokens, Want::Keep),
-    ("n_predict", RequestField::MaxTokens, Want::Keep),
-    ("num_predict", RequestField::MaxTokens, Want::Keep),
-    ("n", RequestField::N, Want::Keep),
-    ("temperature", RequestField::Temperature, Want::Keep),
-    ("top_p", RequestField::TopP, Want::Keep),
-    ("top_k", RequestField::TopK, Want::Keep),
-    ("frequency_penalty", RequestField::FrequencyPenalty, Want::Keep),
-    ("presence_penalty", RequestField::PresencePenalty, Want::Keep),
-];
-
-pub(super) static REQUEST: LazyLock<Paths<RequestField>> = LazyLock::new(|| {
-    let mut paths = Paths::new([
-        ("model", RequestField::Model, Want::Keep),
-        ("model_name", RequestField::Model, Want::Keep),
-        ("request_id", RequestField::RequestId, Want::Keep),
-        ("rid", RequestField::RequestId, Want::Keep),
-        ("stream", RequestField::Stream, Want::Keep),
-        ("stream_options.include_usage", RequestField::IncludeUsage, Want::Keep),
-        ("echo", RequestField::Echo, Want::Keep),
-        ("messages", RequestField::Messages, Want::Presence),
-        ("tools", RequestField::Tools, Want::Presence),
-    ]);
-    for prefix in ["", "options", "parameters", "sampling_params"] {
-        paths.extend(prefix, SAMPLING);
-    }
-    for prefix in ["prompt", "input", "inputs", "text"] {
-        paths.extend(prefix, [("", RequestField::Prompt, Want::Presence)]);
-    }
-    for items in ["prompt[]", "input[]", "inputs[]", "text[]"] {
-        paths.extend(items, [("", RequestField::PromptItem, Want::Presence)]);
-    }
-    paths
-});
-
-impl Receiver<RequestField> for RequestFacts {
-    fn value(&mut self, field: RequestField, value: Value<'_>) {
-        use RequestField as F;
-        match (field, value) {
-            (F::Model, Value::Text(text)) => self.model = Some(text.to_owned()),
-            (F::RequestId, Value::Text(text)) => self.request_id = Some(text.to_owned()),
-            (F::Stream, Value::Bool(on)) => self.stream = Some(on),
-            (F::IncludeUsage, Value::Bool(on)) => self.include_usage = Some(on),
-            (F::Echo, Value::Bool(on)) => self.echo = Some(on),
-            (F::MaxTokens, Value::Number(number)) => self.max_tokens = whole(number),
-            (F::N, Value::Number(number)) => self.n = whole(number),
-            (F::TopK, Value::Number(number)) => self.top_k = whole(number),
-            (F::Temperature, Value::Number(number)) => self.temperature = Some(number),
-            (F::TopP, Value::Number(number)) => self.top_p = Some(number),
-            (F::FrequencyPenalty, Value::Number(number)) => self.frequency_penalty = Some(number),
-            (F::PresencePenalty, Value::Number(number)) => self.presence_penalty = Some(number),
-            (F::Messages, Value::Items(items)) => self.messages_count = Some(items),
-            (F::Tools, Value::Items(items)) => self.tools_count = Some(items),
-            (F::Prompt | F::PromptItem, value) => self.prompt(field, value),
-            _ => {}
-        }
-    }
-}
-
-impl RequestFacts {
-    /// A list of token ids, or of messages, is one prompt.
-    fn prompt(&mut self, field: RequestField, value: Value<'_>) {
-        match (field, value) {
-            (RequestField::PromptItem, Value::Number(_)) => {
-                self.prompt_token_ids = Some(self.prompt_token_ids.unwrap_or(0).saturating_add(1));
-                self.prompt_count = Some(1);
-            }
-            (RequestField::PromptItem, Value::Begin) | (RequestField::Prompt, Value::Filled(_)) => {
-                self.prompt_count = Some(1);
-            }
-            (RequestField::Prompt, Value::Items(items)) => {
-                self.prompt_count = self.prompt_count.or(Some(items));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// A count, when it is one. Above 2^53 a double no longer tells neighbours apart.
-fn whole(number: f64) -> Option<u64> {
-    (number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number)).then_some(number as u64)
-}
-
-/// Fields of a response, or of one event of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResponseField {
-    Id,
-    Model,
-    Input,
-    Output,
-    Cached,
-    Reasoning,
-    /// One of `choices`.
-    Choice,
-    ChoiceIndex,
-    /// A delta's text or calls.
-    ChoiceDelta,
-    ChoiceTokenIds,
-    ChoiceFinish,
-    /// A delta outside of choices.
-    Delta,
-    /// As `Delta`, in dialects whose events have no type: the Responses API repeats the whole text there.
-    UntypedDelta,
-    Index,
-    Finish,
-    /// The dialect's name of the event or error.
-    Type,
-    Object,
-    Error,
-    ErrorType,
-    ErrorCode,
-    Done,
-    GeneratedText,
-    Count(ServerCount),
-    Nanoseconds(ServerTime),
-    Milliseconds(ServerTime),
-}
-
-pub(super) static RESPONSE: LazyLock<Paths<ResponseField>> = LazyLock::new(|| {
-    use ResponseField as F;
-    use {ServerCount as C, ServerTime as T};
-    let keep = |path, field| (path, field, Want::Keep);
-    let presence = |path, field| (path, field, Want::Presence);
-    let mut paths = Paths::new([
-        keep("model_name", F::Model),
-        presence("choices[]", F::Choice),
-        keep("choices[].index", F::ChoiceIndex),
-        keep("choices[].finish_reason", F::ChoiceFinish),
-        presence("choices[].token_ids", F::ChoiceTokenIds),
-        presence("choices[].text", F::ChoiceDelta),
-        presence("choices[].delta.content", F::ChoiceDelta),
-        presence("choices[].delta.reasoning_content", F::ChoiceDelta),
-        presence("choices[].delta.reasoning", F::ChoiceDelta),
-        presence("choices[].delta.refusal", F::ChoiceDelta),
-        presence("choices[].delta.tool_calls", F::ChoiceDelta),
-        presence("choices[].delta.function_call", F::ChoiceDelta),
-        keep("type", F::Type),
-        keep("object", F::Object),
-        keep("index", F::Index),
-        // Anthropic.
-        presence("delta.text", F::Delta),
-        presence("delta.thinking", F::Delta),
-        presence("delta.partial_json", F::Delta),
-        keep("delta.stop_reason", F::Finish),
-        keep("stop_reason", F::Finish),
-        // Responses API: the delta itself is a string.
-        presence("delta", F::Delta),
-        // TGI.
-        presence("token", F::Delta),
-        presence("generated_text", F::GeneratedText),
-        keep("details.finish_reason", F::Finish),
-        keep("details.generated_tokens", F::Count(C::GeneratedTokens)),
-        keep("error_type", F::ErrorType),
-        // Ollama.
-        presence("response", F::Delta),
-        presence("thinking", F::Delta),
-        presence("message.content", F::Delta),
-        presence("message.thinking", F::Delta),
-        presence("message.tool_calls", F::Delta),
-        keep("done", F::Done),
-        keep("done_reason", F::Finish),
-        keep("prompt_eval_count", F::Count(C::PromptEvalCount)),
-        keep("eval_count", F::Count(C::EvalCount)),
-        keep("load_duration", F::Nanoseconds(T::Load)),
-        keep("prompt_eval_duration", F::Nanoseconds(T::Prompt)),
-        keep("eval_duration", F::Nanoseconds(T::Predicted)),
-        keep("total_duration", F::Nanoseconds(T::Total)),
-        // llama.cpp.
-        presence("content", F::Delta),
-        keep("stop", F::Done),
-        keep("stop_type", F::Finish),
-        keep("id_slot", F::Count(C::IdSlot)),
-        keep("tokens_evaluated", F::Count(C::TokensEvaluated)),
-        keep("tokens_predicted", F::Count(C::TokensPredicted)),
-        keep("tokens_cached", F::Count(C::TokensCached)),
-        keep("timings.prompt_n", F::Count(C::PromptN)),
-        keep("timings.predicted_n", F::Count(C::PredictedN)),
-        keep("timings.cache_n", F::Count(C::CacheN)),
-        keep("timings.draft_n", F::Count(C::DraftN)),
-        keep("timings.prompt_ms", F::Milliseconds(T::Prompt)),
-        keep("timings.predicted_ms", F::Milliseconds(T::Predicted)),
-        // SGLang's own endpoint, Triton's generate extension.
-        presence("text", F::UntypedDelta),
-        keep("meta_info.id", F::Id),
-        keep("meta_info.prompt_tokens", F::Input),
-        keep("meta_info.completion_tokens", F::Output),
-        keep("meta_info.cached_tokens", F::Cached),
-        keep("meta_info.finish_reason.type", F::Finish),
-        presence("text_output", F::Delta),
-        keep("code", F::ErrorCode),
-    ]);
-    // Events of the Responses API and Anthropic's first event wrap the object.
-    for prefix in ["", "response", "message"] {
-        paths.extend(prefix, ENVELOPE);
-    }
-    paths
-});
-
-/// What every response object says about itself.
-const ENVELOPE: [(&str, ResponseField, Want); 16] = [
-    ("id", ResponseField::Id, Want::Keep),
-    ("model", ResponseField::Model, Want::Keep),
-    ("usage.prompt_tokens", ResponseField::Input, Want::Keep),
-    ("usage.input_tokens", ResponseField::Input, Want::Keep),
-    ("usage.completion_tokens", ResponseField::Output, Want::Keep),
-    ("usage.output_tokens", ResponseField::Output, Want::Keep),
-    ("usage.prompt_tokens_details.cached_tokens", ResponseField::Cached, Want::Keep),
-    ("usage.input_tokens_details.cached_tokens", ResponseField::Cached, Want::Keep),
-    ("usage.cache_read_input_tokens", ResponseField::Cached, Want::Keep),
-    ("usage.completion_tokens_details.reasoning_tokens", ResponseField::Reasoning, Want::Keep),
-    ("usage.output_tokens_details.reasoning_tokens", ResponseField::Reasoning, Want::Keep),
-    ("usage.reasoning_tokens", ResponseField::Reasoning, Want::Keep),
-    ("incomplete_details.reason", ResponseField::Finish, Want::Keep),
-    ("error", ResponseField::Error, Want::Presence),
-    ("error.type", ResponseField::ErrorType, Want::Keep),
-    ("error.code", ResponseField::ErrorCode, Want::Keep),
-];
 
 /// Where a response's signals go.
 pub(super) struct Emit<'a> {
@@ -299,6 +52,7 @@ struct Event {
     index: Option<u32>,
     delta: bool,
     untyped_delta: bool,
+    indexed: bool,
     error: bool,
     error_type: Option<String>,
     error_code: Option<String>,
@@ -352,7 +106,7 @@ impl ResponseFacts {
             (&mut self.id, event.id.take(), Fact::Id as fn(String) -> Fact),
             (&mut self.model, event.model.take(), Fact::Model),
         ] {
-            if let Some(new) = new.filter(|new| known.as_ref() != Some(new)) {
+            if let Some(new) = new {
                 *known = Some(new.clone());
                 emit.push(SignalKind::Fact(fact(new)));
             }
@@ -360,8 +114,8 @@ impl ResponseFacts {
     }
 
     fn commit_tokens(&mut self, event: &mut Event, emit: &mut Emit<'_>) {
-        let index = event.index.unwrap_or(0);
-        // `index` is the choice only in llama.cpp's events: Anthropic counts blocks with it, TGI tokens.
+        event.end_cut_choice();
+        let index = event.index.filter(|_| event.indexed).unwrap_or(0);
         let untyped = event.kind.is_none();
         if event.delta || (event.untyped_delta && untyped) {
             event.tokens.push((index, None));
@@ -406,6 +160,10 @@ impl Usage {
     }
 }
 
+fn changed(text: &str, known: Option<&str>) -> Option<String> {
+    (known != Some(text)).then(|| text.to_owned())
+}
+
 /// Whether a delta holds something.
 fn holds(value: Value<'_>) -> bool {
     matches!(value, Value::Filled(true) | Value::Items(1..))
@@ -419,14 +177,20 @@ impl Receiver<ResponseField> for ResponseFacts {
             (F::Choice | F::ChoiceIndex | F::ChoiceDelta | F::ChoiceTokenIds | F::ChoiceFinish, value) => {
                 event.choice_value(field, value);
             }
-            (F::Id, Value::Text(text)) => event.id = Some(text.to_owned()),
-            (F::Model, Value::Text(text)) => event.model = Some(text.to_owned()),
+            // Every event repeats them.
+            (F::Id, Value::Text(text)) => event.id = changed(text, self.id.as_deref()),
+            (F::Model, Value::Text(text)) => event.model = changed(text, self.model.as_deref()),
             (F::Input, Value::Number(number)) => event.usage.input = whole(number),
             (F::Output, Value::Number(number)) => event.usage.output = whole(number),
             (F::Cached, Value::Number(number)) => event.usage.cached = whole(number),
             (F::Reasoning, Value::Number(number)) => event.usage.reasoning = whole(number),
             (F::Delta, value) => event.delta |= holds(value),
             (F::UntypedDelta, value) => event.untyped_delta |= holds(value),
+            (F::Token, Value::Begin) => event.delta = true,
+            (F::IndexedDelta, Value::Filled(filled)) => {
+                event.delta |= filled;
+                event.indexed = true;
+            }
             (F::Index, Value::Number(number)) => event.index = small(number),
             (F::Finish, Value::Text(text)) => event.finish = Some(text.to_owned()),
             (F::Type, Value::Text(text)) => self.kind(text),
@@ -471,6 +235,13 @@ impl Event {
             (F::ChoiceTokenIds, Value::Items(items)) => self.choice.token_ids = Some(items),
             (F::ChoiceFinish, Value::Text(text)) => self.choice.finish = Some(text.to_owned()),
             _ => {}
+        }
+    }
+
+    /// A gap cut the choice. What it said holds if it said whose it is.
+    fn end_cut_choice(&mut self) {
+        if self.choice.index.is_some() {
+            self.end_choice();
         }
     }
 

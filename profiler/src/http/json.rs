@@ -6,19 +6,12 @@
 
 use std::fmt;
 
+use super::paths::{Paths, Want};
+
 /// Longest string that is kept, bytes. A longer one is dropped: a cut id would be another id.
 const MAX_TEXT: usize = 256;
 /// Deepest listed path, with room for arrays around the document.
 const MAX_DEPTH: usize = 12;
-
-/// What is wanted of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    /// The string, number or literal itself.
-    Keep,
-    /// Whether it is there and not empty. Its text is never stored.
-    Presence,
-}
 
 /// A value at a listed path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,84 +35,6 @@ pub(super) enum Value<'a> {
 /// Takes values as they are met.
 pub(super) trait Receiver<F> {
     fn value(&mut self, field: F, value: Value<'_>);
-}
-
-/// Listed paths as a tree.
-#[derive(Debug)]
-pub(super) struct Paths<F> {
-    nodes: Vec<Node<F>>,
-}
-
-#[derive(Debug)]
-struct Node<F> {
-    field: Option<(F, Want)>,
-    keys: Vec<(&'static str, u16)>,
-    element: Option<u16>,
-}
-
-impl<F: Copy> Paths<F> {
-    /// Builds the tree. A path is keys joined by `.`; `[]` behind a key means each item of the array.
-    pub(super) fn new(paths: impl IntoIterator<Item = (&'static str, F, Want)>) -> Self {
-        // A list of documents counts as its documents: some servers wrap a lone result in an array.
-        let mut tree = Self { nodes: vec![Node { field: None, keys: Vec::new(), element: Some(0) }] };
-        tree.extend("", paths);
-        tree
-    }
-
-    /// Lists paths below another path.
-    pub(super) fn extend(
-        &mut self,
-        prefix: &'static str,
-        paths: impl IntoIterator<Item = (&'static str, F, Want)>,
-    ) {
-        for (path, field, want) in paths {
-            let mut at = 0;
-            for part in prefix.split('.').chain(path.split('.')).filter(|part| !part.is_empty()) {
-                at = self.key(at, part.strip_suffix("[]").unwrap_or(part));
-                if part.ends_with("[]") {
-                    at = self.element(at);
-                }
-            }
-            if let Some(node) = self.nodes.get_mut(usize::from(at)) {
-                node.field = Some((field, want));
-            }
-        }
-    }
-
-    fn add(&mut self) -> u16 {
-        self.nodes.push(Node { field: None, keys: Vec::new(), element: None });
-        u16::try_from(self.nodes.len() - 1).unwrap_or(u16::MAX)
-    }
-
-    fn key(&mut self, at: u16, key: &'static str) -> u16 {
-        if let Some(child) = self.child(at, key.as_bytes()) {
-            return child;
-        }
-        let child = self.add();
-        if let Some(node) = self.nodes.get_mut(usize::from(at)) {
-            node.keys.push((key, child));
-        }
-        child
-    }
-
-    fn element(&mut self, at: u16) -> u16 {
-        if let Some(child) = self.node(Some(at)).and_then(|node| node.element) {
-            return child;
-        }
-        let child = self.add();
-        if let Some(node) = self.nodes.get_mut(usize::from(at)) {
-            node.element = Some(child);
-        }
-        child
-    }
-
-    fn node(&self, at: Option<u16>) -> Option<&Node<F>> {
-        self.nodes.get(usize::from(at?))
-    }
-
-    fn child(&self, at: u16, key: &[u8]) -> Option<u16> {
-        self.node(Some(at))?.keys.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, child)| *child)
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,7 +249,8 @@ impl<F: Copy> Scanner<F> {
         let end = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
         let (text, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
         self.filled |= !text.is_empty();
-        if role != Role::Pass {
+        if role != Role::Pass && !text.is_empty() {
+            self.break_pair();
             self.store(text);
         }
         let Some((byte, rest)) = rest.split_first() else { return rest };
@@ -348,6 +264,7 @@ impl<F: Copy> Scanner<F> {
     }
 
     fn end_string(&mut self, role: Role, to: &mut impl Receiver<F>) {
+        self.break_pair();
         if role == Role::Key {
             let known = self.stack.last().filter(|_| !self.cut);
             self.node = known.and_then(|frame| self.paths.child(frame.node, &self.text));
@@ -376,6 +293,9 @@ impl<F: Copy> Scanner<F> {
     fn escape<'a>(&mut self, role: Role, bytes: &'a [u8]) -> &'a [u8] {
         let Some((byte, rest)) = bytes.split_first() else { return bytes };
         self.state = State::Text(role);
+        if *byte != b'u' {
+            self.break_pair();
+        }
         match byte {
             _ if role == Role::Pass => {}
             b'u' => self.state = State::Hex { role, left: 4, code: 0 },
@@ -404,7 +324,12 @@ impl<F: Copy> Scanner<F> {
         rest
     }
 
-    /// UTF-16 code units, in pairs where needed. A lone half makes the text unknown.
+    /// A half of a pair without its other half makes the text unknown.
+    fn break_pair(&mut self) {
+        self.cut |= self.high.take().is_some();
+    }
+
+    /// UTF-16 code units, in pairs where needed.
     fn store_code(&mut self, code: u16) {
         let high = self.high.take();
         if high.is_none() && (0xd800..0xdc00).contains(&code) {
@@ -433,8 +358,9 @@ impl<F: Copy> Scanner<F> {
             b"true" => Some(Value::Bool(true)),
             b"false" => Some(Value::Bool(false)),
             b"null" => Some(Value::Null),
-            _ if self.field().is_none() => None,
-            text => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).map(Value::Number),
+            [b'-' | b'0'..=b'9', ..] if self.field().is_none() => None,
+            [b'-' | b'0'..=b'9', ..] => number(&self.text).map(Value::Number),
+            _ => return self.stop(),
         };
         if let Some(value) = value {
             self.emit(value, to);
@@ -466,6 +392,10 @@ impl<F: Copy> Scanner<F> {
         self.state = if quote { State::Skip(depth) } else { State::SkipEscape(depth) };
         bytes.get(at + 1..).unwrap_or_default()
     }
+}
+
+fn number(text: &[u8]) -> Option<f64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Without the text.
@@ -559,6 +489,8 @@ mod tests {
         check(r#"{"id" 1}"#, "", false);
         check(r#"{"id":1]"#, "id=Number(1.0)", false);
         check(r#"[DONE]"#, "", false);
+        check("not json", "", false);
+        check("true ", "", true);
         check(r#"{"id":"\u00g0","id":2}"#, "", false);
         check(&"[".repeat(64), "", false);
         check(r#"{"id":"cut"#, "", false);

@@ -4,7 +4,8 @@
 //! ```text
 //! bytes ─► connection ─► head ────────────────► RequestHead, ResponseHead
 //!          (gaps, FIFO)  │ (httparse, traceparent)
-//!                        └► body (length, chunked, close)
+//!          request,      └► body (length, chunked, close)
+//!          response           ├► json ─► parameters ───────────────► RequestEnd
 //!                             └► payload ─► sse, ndjson ─► json ─► facts ─► Token, Fact
 //! ```
 //! Deliberately absent: I/O, clocks, decompression, HTTP/2, and text. Prompts and completions pass through the
@@ -16,10 +17,13 @@
 
 mod body;
 mod connection;
+mod dialects;
 mod facts;
 mod head;
 mod json;
 mod ndjson;
+mod parameters;
+mod paths;
 mod payload;
 mod request;
 mod response;

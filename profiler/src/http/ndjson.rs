@@ -2,7 +2,8 @@
 //!
 //! In: payload bytes. Out: each line to the JSON scanner, and a commit at its end. A line is never gathered.
 
-use super::facts::{Emit, RESPONSE, ResponseFacts, ResponseField};
+use super::dialects::{RESPONSE, ResponseField};
+use super::facts::{Emit, ResponseFacts};
 use super::json::Scanner;
 
 /// A stream of lines.

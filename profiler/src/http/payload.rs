@@ -2,7 +2,8 @@
 //!
 //! In: payload slices and gaps in the order of the body. Out: tokens and facts. Compressed payload is not read.
 
-use super::facts::{Emit, RESPONSE, ResponseFacts, ResponseField};
+use super::dialects::{RESPONSE, ResponseField};
+use super::facts::{Emit, ResponseFacts};
 use super::head::Content;
 use super::json::Scanner;
 use super::ndjson::NdJson;

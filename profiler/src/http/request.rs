@@ -4,9 +4,9 @@
 
 use super::body::{Framing, Gap, Piece};
 use super::connection::{Connection, Verdict};
-use super::facts::{REQUEST, RequestField};
 use super::head::{HeadBuffer, Progress, begins_request, parse_request};
 use super::json::Scanner;
+use super::parameters::{REQUEST, RequestField};
 use super::response::ResponseState;
 use super::signal::{MalformedReason, Outcome, RequestEnd, RequestFacts, Signal, SignalKind};
 
@@ -55,7 +55,14 @@ impl RequestBody {
 
 impl Connection {
     pub(super) fn on_request(&mut self, time_ns: u64, mut bytes: &[u8], out: &mut Vec<Signal>) {
-        if matches!(self.request, RequestState::Resync) && begins_request(bytes) != Some(false) {
+        let begins = begins_request(bytes);
+        // A request line never stands inside a head, so it voids one that was only supposed.
+        let tentative = match &self.request {
+            RequestState::Resync => begins != Some(false),
+            RequestState::Head(head) => head.tentative && begins == Some(true),
+            _ => false,
+        };
+        if tentative {
             self.request = RequestState::Head(HeadBuffer::new(true));
         }
         let first = self.pending.len();

@@ -68,7 +68,7 @@ impl Connection {
     pub(super) fn on_response(&mut self, time_ns: u64, mut bytes: &[u8], out: &mut Vec<Signal>) {
         if let ResponseState::Await { counted } = self.response {
             if begins_response(bytes) == Some(false) {
-                return self.stray_response(counted, time_ns, out);
+                return self.stray_response(counted, time_ns, bytes, out);
             }
             self.response = ResponseState::Head(HeadBuffer::new(true));
         }
@@ -85,7 +85,15 @@ impl Connection {
     }
 
     /// Bytes from inside a response. They show an exchange, which is told once.
-    fn stray_response(&mut self, counted: bool, time_ns: u64, out: &mut Vec<Signal>) {
+    fn stray_response(&mut self, counted: bool, time_ns: u64, bytes: &[u8], out: &mut Vec<Signal>) {
+        if !counted && self.verdict == Verdict::Undecided {
+            if !begins_payload(bytes) {
+                self.stray_ns.get_or_insert(time_ns);
+                return;
+            }
+            self.verdict = Verdict::Http;
+        }
+        let time_ns = self.stray_ns.take().unwrap_or(time_ns);
         self.response = ResponseState::Await { counted: true };
         if !self.pending.is_empty() && !counted {
             // The answer to what was asked began in the unknown place.
@@ -96,7 +104,7 @@ impl Connection {
     }
 
     /// An exchange whose request was not seen.
-    fn start_unseen(&mut self, time_ns: u64, out: &mut Vec<Signal>) -> Exchange {
+    pub(super) fn start_unseen(&mut self, time_ns: u64, out: &mut Vec<Signal>) -> Exchange {
         let exchange = Exchange { number: self.claim_number(), method: None, partial: true };
         self.pending.push_front(exchange);
         out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::RequestUnseen });
@@ -155,6 +163,10 @@ impl Connection {
 
     /// The exchange that the response belongs to.
     fn answered(&mut self, start_ns: u64, out: &mut Vec<Signal>) -> Exchange {
+        if let Some(time_ns) = self.stray_ns.take() {
+            self.start_unseen(time_ns, out);
+            self.end_pending(Outcome::Partial, self.pending.len().saturating_sub(1), start_ns, out);
+        }
         if self.pending.is_empty() {
             // Answers may come before the head is complete (431, 408).
             self.claim_request(out);
@@ -282,6 +294,13 @@ impl ResponseBody {
         let cut = self.streaming != Streaming::None && end == End::EndOfInput && !self.payload.saw_done();
         self.framing == Framing::UntilClose && !cut
     }
+}
+
+/// Whether bytes at a read's start can only be from a stream over HTTP: a chunk's size line, or an event's field.
+fn begins_payload(bytes: &[u8]) -> bool {
+    let digits = bytes.iter().take(8).take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let chunk = digits > 0 && bytes.get(digits..).is_some_and(|rest| rest.starts_with(b"\r\n"));
+    chunk || bytes.starts_with(b"data:") || bytes.starts_with(b"event:")
 }
 
 /// The body that a head announces (RFC 9112, section 6.3).

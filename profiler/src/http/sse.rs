@@ -3,7 +3,8 @@
 //! In: payload bytes. Out: each event's data to the JSON scanner, and a commit at its empty line. Names are matched
 //! as far as needed; data is never gathered.
 
-use super::facts::{Emit, RESPONSE, ResponseFacts, ResponseField};
+use super::dialects::{RESPONSE, ResponseField};
+use super::facts::{Emit, ResponseFacts};
 use super::head::starts_with;
 use super::json::Scanner;
 

@@ -1,0 +1,148 @@
+//! What holds for every split, and for garbage.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Exchanges as servers write them.
+fn recorded() -> Vec<(&'static str, String, String)> {
+    let sse = |payload: &str| STREAM.to_owned() + &chunk(payload) + "0\r\n\r\n";
+    let ask =
+        r#"{"model":"mö\u0064el","messages":[{"role":"user","content":"hé \"q\" 😀"}],"stream":true,"n":2}"#;
+    vec![
+        (
+            "chat",
+            post("/v1/chat/completions", ask),
+            sse(&(chat("é") + ": ping\r\n\r\n" + &chat("\\u00e9\\n") + "data: [DONE]\n\n")),
+        ),
+        (
+            "two",
+            post("/a", ask) + &post("/b", "{}"),
+            json(r#"{"id":"1","usage":{"prompt_tokens":1}}"#) + &sse("data:{\"token\":{\"id\":1}}\r\n\r\n"),
+        ),
+        (
+            "chunked request",
+            format!("POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\nA: b\r\n\r\n", chunk(ask)),
+            "HTTP/1.1 100 Continue\r\n\r\n".to_owned() + &json("[]"),
+        ),
+        (
+            "lines",
+            post("/api/chat", "{}"),
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+                .to_owned()
+                + &chunk("{\"message\":{\"content\":\"a\"}}\n{\"done\":true,\"eval_count\":1}\n")
+                + "0\r\n\r\n",
+        ),
+        (
+            "empty",
+            "HEAD / HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/1.0 200 OK\r\n\r\nuntil close".to_owned(),
+        ),
+    ]
+}
+
+fn split(bytes: &[u8], cuts: &[prop::sample::Index], step: fn(&[u8]) -> Do) -> Vec<Do> {
+    let mut at: Vec<usize> =
+        cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
+    at.sort_unstable();
+    at.windows(2).map(|pair| step(&bytes[pair[0]..pair[1]])).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn every_split_tells_the_same(which in 0..5_usize, asked in prop::collection::vec(any::<prop::sample::Index>(), 0..12), answered in prop::collection::vec(any::<prop::sample::Index>(), 0..24)) {
+        let (name, request, response) = recorded().swap_remove(which);
+        let end = Do::End(End::Closed);
+        let whole = kinds(&run(false, &[req(&request), resp(&response), end.clone()]));
+        let mut script = split(request.as_bytes(), &asked, |bytes| Do::Req(bytes.to_vec()));
+        script.extend(split(response.as_bytes(), &answered, |bytes| Do::Resp(bytes.to_vec())));
+        script.push(end);
+        prop_assert_eq!(kinds(&run(false, &script)), whole, "{}", name);
+    }
+
+    #[test]
+    fn whatever_is_lost_every_exchange_ends_once(mid in any::<bool>(), steps in prop::collection::vec((any::<bool>(), 0..5_usize, any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..3_u32), 1..40)) {
+        let recorded = recorded();
+        let mut script = Vec::new();
+        for (request, which, from, to, fate) in steps {
+            let (_, asked, answered) = &recorded[which];
+            let bytes = if request { asked.as_bytes() } else { answered.as_bytes() };
+            let (from, to) = (from.index(bytes.len()), to.index(bytes.len() + 1));
+            let part = bytes[from.min(to)..from.max(to)].to_vec();
+            script.push(match (request, fate) {
+                (true, 0) => Do::ReqGone(part.len() as u64),
+                (false, 0) => Do::RespGone(part.len() as u64),
+                (true, 1) => Do::ReqLost(part, 7),
+                (false, 1) => Do::RespLost(part, 7),
+                (true, _) => Do::Req(part),
+                (false, _) => Do::Resp(part),
+            });
+        }
+        script.push(Do::End(End::Closed));
+        let signals = run(mid, &script);
+        let count = |exchange: u32, wanted: fn(&SignalKind) -> bool| {
+            signals.iter().filter(|signal| signal.exchange == exchange && wanted(&signal.kind)).count()
+        };
+        for exchange in signals.iter().map(|signal| signal.exchange) {
+            prop_assert_eq!(count(exchange, |kind| matches!(kind, SignalKind::RequestStart | SignalKind::RequestUnseen)), 1, "{:?}", signals);
+            prop_assert_eq!(count(exchange, |kind| matches!(kind, SignalKind::ResponseEnd(_))), 1, "{:?}", signals);
+            prop_assert!(count(exchange, |kind| matches!(kind, SignalKind::RequestEnd(_))) <= 1);
+        }
+    }
+
+    #[test]
+    fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
+        let streamed = STREAM.to_owned() + &chunk(&chat("a"));
+        let mut answer = streamed.into_bytes();
+        let at = at.index(answer.len());
+        answer.splice(at..at, bytes.clone());
+        run(false, &[req(&bytes), resp(&bytes)]);
+        run(true, &[req(&bytes), resp(&bytes), Do::End(End::Failed)]);
+        run(false, &[req(post("/", "{}")), resp(answer), Do::End(End::Failed)]);
+    }
+}
+
+#[test]
+fn no_text_of_prompt_or_completion_is_kept() {
+    // Not hexadecimal, so that no number can look like it.
+    let marker = "ZebraQuokkaMarker";
+    let bytes = format!("{:?}", marker.as_bytes());
+    let bytes = &bytes[1..bytes.len() - 1];
+    let ask = format!(
+        r#"{{"model":"m","messages":[{{"role":"user","content":"{marker}","{marker}":"{marker}"}}],"prompt":["{marker}"],"input":"{marker}","tools":[{{"name":"{marker}"}}],"stream":true}}"#
+    );
+    let event = |kind: &str| format!("data: {{{kind}}}\n\n");
+    let payload = [
+        chat(marker),
+        event(&format!(r#""choices":[{{"text":"{marker}","message":{{"content":"{marker}"}},"delta":{{"reasoning_content":"{marker}","tool_calls":[{{"function":{{"arguments":"{marker}"}}}}]}},"logprobs":{{"content":[{{"token":"{marker}"}}]}}}}]"#)),
+        event(&format!(r#""response":"{marker}","content":"{marker}","thinking":"{marker}","text":"{marker}","text_output":"{marker}""#)),
+        event(&format!(r#""token":{{"text":"{marker}"}},"generated_text":"{marker}","delta":{{"text":"{marker}"}}"#)),
+        event(&format!(r#""type":"response.output_text.delta","delta":"{marker}""#)),
+        event(&format!(r#""error":{{"message":"{marker}","type":"t"}}"#)),
+        format!(": {marker}\n\n"),
+    ]
+    .concat();
+    let stream = STREAM.to_owned() + &chunk(&payload) + "0\r\n\r\n";
+    let document = json(&format!(
+        r#"{{"choices":[{{"message":{{"content":"{marker}"}}}}],"content":[{{"text":"{marker}"}}],"output":[{{"content":"{marker}"}}]}}"#
+    ));
+    for size in [1, 5, 64, 4096] {
+        let mut driver = Driver::new(false);
+        let asked = post(&format!("/v1/x?prompt={marker}"), &ask);
+        let head = asked.find("\r\n\r\n").unwrap() + 4;
+        let mut script = vec![req(&asked[..head])];
+        script.extend(asked.as_bytes()[head..].chunks(size).map(req));
+        script.extend(stream.as_bytes().chunks(size).map(resp));
+        script.push(req(post("/", "{}")));
+        script.extend(document.as_bytes().chunks(size).map(resp));
+        for step in &script {
+            driver.step(step);
+            let seen = format!("{:?} {:?}", driver.connection, driver.out);
+            assert!(!seen.contains(marker) && !seen.contains(bytes), "{step:?}: {seen}");
+        }
+        assert_eq!(tokens(&driver.out).len(), 5);
+        assert_eq!(last_end(&driver.out).outcome, Outcome::Complete);
+    }
+}
