@@ -41,8 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Starts the server and waits until it answers.
 pub fn start(options: &Options) -> Result<Running> {
-    let kept = Kept::open("transformers")?;
-    provision(&kept)?;
+    let kept = provision()?;
     let port = process::port(options.port)?;
     // By its interpreter, and not by its script, whose first line holds a path that has a length limit.
     let mut command = Command::new(kept.path("venv/bin/python"));
@@ -72,9 +71,11 @@ pub fn start(options: &Options) -> Result<Running> {
 }
 
 /// Fetches what is not there yet.
-fn provision(kept: &Kept) -> Result<()> {
+pub(super) fn provision() -> Result<Kept> {
+    let kept = Kept::open("transformers")?;
     kept.python(&PYTHON)?;
-    kept.step(LAST_STEP, MODEL_SCRIPT, || model(kept))
+    kept.step(LAST_STEP, MODEL_SCRIPT, || model(&kept))?;
+    Ok(kept)
 }
 
 fn model(kept: &Kept) -> Result<()> {
