@@ -50,7 +50,7 @@ pub fn rustls_config(tls: &Tls, wanted: bool) -> Result<ClientConfig, TlsError> 
         // Reading the system's authorities takes 10 ms and memory that plain HTTP does not need. Those that
         // cannot be read are left out: the server's may be among the others.
         None if wanted => {
-            drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs))
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
         None => {}
     }
