@@ -13,7 +13,7 @@ use crate::{
 
 /// Descriptors that one `close_range` is followed over. Servers use the call in a child that is about to exec,
 /// where nothing is tracked; the verifier wants a bound.
-const LONGEST_RANGE: u32 = 64;
+const LONGEST_RANGE: u32 = 16;
 
 /// A connection that the kernel side knows, with the words of it that change.
 #[derive(Clone, Copy)]
