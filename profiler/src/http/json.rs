@@ -474,6 +474,7 @@ mod tests {
     fn decodes_escapes_in_kept_texts_and_keys() {
         check(r#"{"id":"a\"\\\/\n\u00e9\ud83d\ude00ü"}"#, "id=Text(\"a\\\"\\\\/\\né😀ü\")", true);
         check(r#"{"\u0069d":"k"}"#, r#"id=Text("k")"#, true);
+        check(r#"{"id":"\ud83dx\ude00","id":"\ud83d\n\ude00"}"#, "", true);
         check(r#"{"id":"\ud83dx","text":"\ud83d"}"#, "text=Filled(true)", true);
         check(r#"{"other":"\"}{[\\","id":"k"}"#, r#"id=Text("k")"#, true);
     }

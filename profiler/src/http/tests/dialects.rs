@@ -48,6 +48,7 @@ fn case_19_every_form_of_an_event() {
         (format!("event: x\nid: 7\nretry: 9\ndata: {event}\n\n"), 1),
         (format!("data: {event}\nid: 7\n\n"), 1),
         ("data: {\"choices\":\ndata: [{\"delta\":{\"content\":\"a\"}}]}\n\n".to_owned(), 1),
+        ("data: {\"choices\":\r\ndata: [{\"delta\":{\"content\":\"a\"}}]}\r\n\r\n".to_owned(), 1),
         (format!("{event}\n\n"), 0),
         (format!("data: {event}\n"), 0),
         (format!("data : {event}\n\n"), 0),

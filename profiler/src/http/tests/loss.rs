@@ -241,6 +241,21 @@ fn case_13_whole_messages_lost() {
             "1@4 Complete 2",
         ],
     );
+    // The end of a stream and some of the requests: a new request shows that the stream is over.
+    check(
+        &[req(GET), resp(STREAM), Do::RespGone(99), Do::ReqGone(9), req(GET), resp(json("{}"))],
+        &with(&[
+            "0@2 answer",
+            "0@2 200 Sse",
+            "0@5 Partial 0",
+            "1@5 start",
+            "1@5 GET /health",
+            "1@5 asked 0",
+            "1@6 answer",
+            "1@6 200 None",
+            "1@6 Complete 2",
+        ]),
+    );
     // Pipelined: nobody knows whose response comes.
     let signals =
         run(false, &[req(GET.repeat(3)), Do::RespGone(100), resp(json("{}")), req(GET), resp(json("{}"))]);
