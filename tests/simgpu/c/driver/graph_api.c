@@ -1,0 +1,467 @@
+// Graphs built by hand, and executable graphs. In: public calls. Out: graphs as data (graph.c), one operation per
+// launch. Absent: conditional, semaphore and batch nodes; kernel arguments, which nothing reads.
+#define _GNU_SOURCE
+#include "graph.h"
+#include "cuda_abi.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool copy_from_3d(const struct memcpy_3d *c, struct copy *out);
+
+// Numbers of CUgraphNodeType.
+enum { TYPE_KERNEL, TYPE_MEMCPY, TYPE_MEMSET, TYPE_HOST, TYPE_GRAPH, TYPE_EMPTY, TYPE_WAIT, TYPE_RECORD, TYPE_ALLOC = 10, TYPE_FREE };
+
+#define GRAPH(handle)                                                                                          \
+    READY();                                                                                                   \
+    struct graph *g = handle;                                                                                  \
+    if (!g || g->magic != GRAPH_MAGIC)                                                                         \
+    return INVALID_HANDLE
+#define NODE(handle)                                                                                           \
+    READY();                                                                                                   \
+    struct node *n = handle;                                                                                   \
+    if (!n || n->magic != NODE_MAGIC)                                                                          \
+    return INVALID_HANDLE
+#define EXEC(handle)                                                                                           \
+    READY();                                                                                                   \
+    struct exec *x = handle;                                                                                   \
+    if (!x || x->magic != EXEC_MAGIC)                                                                          \
+    return INVALID_HANDLE
+
+API(cuGraphCreate, (struct graph * *out, unsigned flags), {
+    READY();
+    *out = graph_new();
+    return *out ? CUDA_SUCCESS : OUT_OF_MEMORY;
+})
+API(cuGraphDestroy, (void *graph), {
+    GRAPH(graph);
+    graph_free(g);
+    return CUDA_SUCCESS;
+})
+API(cuGraphClone, (struct graph * *out, void *graph), {
+    GRAPH(graph);
+    *out = graph_clone(g);
+    return *out ? CUDA_SUCCESS : OUT_OF_MEMORY;
+})
+API(cuGraphGetId, (void *graph, unsigned *out), {
+    GRAPH(graph);
+    *out = (unsigned)g->id;
+    return CUDA_SUCCESS;
+})
+API(cuGraphDebugDotPrint, (void *graph, const char *path, unsigned flags), {
+    GRAPH(graph);
+    FILE *file = fopen(path, "w");
+    if (!file)
+        return FILE_NOT_FOUND;
+    fprintf(file, "digraph graph_%llu { // %zu nodes\n}\n", (unsigned long long)g->id, g->count);
+    fclose(file);
+    return CUDA_SUCCESS;
+})
+
+static bool kernel_work(struct work *out, const struct kernel_node_params *p) {
+    struct function *function = p->function;
+    if (!function || function->magic != FUNCTION_MAGIC)
+        return false;
+    *out = (struct work){.kind = OP_KERNEL, .kernel = {.function = function, .shared = p->shared}};
+    memcpy(out->kernel.grid, p->grid, sizeof p->grid);
+    memcpy(out->kernel.block, p->block, sizeof p->block);
+    return true;
+}
+static struct work fill_work(const struct memset_node_params *p) {
+    return (struct work){.kind = OP_FILL, .fill = {p->dst, p->pitch, p->width, p->height, p->value, p->element}};
+}
+static bool copy_work(struct work *out, const struct memcpy_3d *c) {
+    out->kind = OP_COPY;
+    return copy_from_3d(c, &out->copy);
+}
+
+static CUresult add(struct node **out, struct graph *g, const struct work *work, struct node *const *deps, size_t count) {
+    struct node *node = graph_add(g, work, deps, count);
+    if (!node || !out)
+        return node ? INVALID_VALUE : OUT_OF_MEMORY;
+    *out = node;
+    return CUDA_SUCCESS;
+}
+
+#define ADD_PARAMS struct node **out, void *graph, struct node *const *deps, size_t count
+static CUresult add_kernel(ADD_PARAMS, const struct kernel_node_params *params) {
+    GRAPH(graph);
+    struct work work;
+    return params && kernel_work(&work, params) ? add(out, g, &work, deps, count) : INVALID_VALUE;
+}
+API(cuGraphAddKernelNode, (ADD_PARAMS, const struct kernel_node_params *params),
+    { return add_kernel(out, graph, deps, count, params); })
+API(cuGraphAddKernelNode_v2, (ADD_PARAMS, const struct kernel_node_params_v2 *params), {
+    struct kernel_node_params base = params->base;
+    if (!base.function)
+        base.function = params->kernel;
+    return add_kernel(out, graph, deps, count, &base);
+})
+API(cuGraphAddMemcpyNode, (ADD_PARAMS, const struct memcpy_3d *params, void *context), {
+    GRAPH(graph);
+    struct work work;
+    return params && copy_work(&work, params) ? add(out, g, &work, deps, count) : INVALID_VALUE;
+})
+API(cuGraphAddMemsetNode, (ADD_PARAMS, const struct memset_node_params *params, void *context), {
+    GRAPH(graph);
+    struct work work = fill_work(params);
+    return add(out, g, &work, deps, count);
+})
+API(cuGraphAddHostNode, (ADD_PARAMS, const struct host_node_params *params), {
+    GRAPH(graph);
+    struct work work = {.kind = OP_HOST, .host = {params->fn, params->data}};
+    return add(out, g, &work, deps, count);
+})
+API(cuGraphAddEmptyNode, (ADD_PARAMS), {
+    GRAPH(graph);
+    struct work work = {.kind = OP_EMPTY};
+    return add(out, g, &work, deps, count);
+})
+API(cuGraphAddChildGraphNode, (ADD_PARAMS, struct graph *child), {
+    GRAPH(graph);
+    struct work work = {.kind = OP_GRAPH, .child = graph_clone(child)};
+    return add(out, g, &work, deps, count);
+})
+API(cuGraphAddEventRecordNode, (ADD_PARAMS, struct event *event), {
+    GRAPH(graph);
+    struct work work = {.kind = OP_EVENT, .event = event};
+    return add(out, g, &work, deps, count);
+})
+// The wait inside a graph costs no time: the stand-in does not order it against other streams.
+API(cuGraphAddEventWaitNode, (ADD_PARAMS, struct event *event), {
+    GRAPH(graph);
+    struct work work = {.kind = OP_EMPTY};
+    return add(out, g, &work, deps, count);
+})
+
+static CUresult add_any(ADD_PARAMS, struct graph_node_params *p) {
+    GRAPH(graph);
+    struct work work = {.kind = OP_EMPTY};
+    struct kernel_node_params kernel;
+    switch (p->type) {
+    case TYPE_KERNEL:
+        kernel = p->kernel.base;
+        if (!kernel.function)
+            kernel.function = p->kernel.kernel;
+        return add_kernel(out, graph, deps, count, &kernel);
+    case TYPE_MEMCPY:
+        if (!copy_work(&work, &p->memcpy.copy))
+            return INVALID_VALUE;
+        break;
+    case TYPE_MEMSET: work = fill_work(&p->memset); break;
+    case TYPE_HOST: work = (struct work){.kind = OP_HOST, .host = {p->host.fn, p->host.data}}; break;
+    case TYPE_GRAPH: work = (struct work){.kind = OP_GRAPH, .child = graph_clone(p->graph)}; break;
+    case TYPE_RECORD: work = (struct work){.kind = OP_EVENT, .event = p->event}; break;
+    case TYPE_EMPTY: case TYPE_WAIT: break;
+    default: return NOT_SUPPORTED;
+    }
+    return add(out, g, &work, deps, count);
+}
+API(cuGraphAddNode, (ADD_PARAMS, struct graph_node_params *params),
+    { return add_any(out, graph, deps, count, params); })
+#define ADD_PARAMS_V2 struct node **out, void *graph, struct node *const *deps, const void *edges, size_t count
+API(cuGraphAddNode_v2, (ADD_PARAMS_V2, struct graph_node_params *params),
+    { return add_any(out, graph, deps, count, params); })
+API(cuGraphAddNode_v3, (ADD_PARAMS_V2, struct graph_node_params *params),
+    { return add_any(out, graph, deps, count, params); })
+
+static CUresult add_edges(void *graph, struct node *const *from, struct node *const *to, size_t count) {
+    GRAPH(graph);
+    for (size_t i = 0; i < count; i++) {
+        struct node *node = to[i];
+        struct node **grown = realloc(node->dependencies, (node->dependency_count + 1) * sizeof *grown);
+        if (!grown || node->graph != g)
+            return INVALID_VALUE;
+        node->dependencies = grown;
+        grown[node->dependency_count++] = from[i];
+    }
+    return CUDA_SUCCESS;
+}
+API(cuGraphAddDependencies, (void *graph, struct node *const *from, struct node *const *to, size_t count),
+    { return add_edges(graph, from, to, count); })
+API(cuGraphAddDependencies_v2,
+    (void *graph, struct node *const *from, struct node *const *to, const void *edges, size_t count),
+    { return add_edges(graph, from, to, count); })
+
+// Lists answer the size when no array is given, as all of them do.
+static CUresult list(struct node *const *nodes, size_t have, struct node **out, size_t *count) {
+    if (!count)
+        return INVALID_VALUE;
+    for (size_t i = 0; out && i < *count && i < have; i++)
+        out[i] = nodes[i];
+    *count = have;
+    return CUDA_SUCCESS;
+}
+API(cuGraphGetNodes, (void *graph, struct node **out, size_t *count), {
+    GRAPH(graph);
+    return list(g->nodes, g->count, out, count);
+})
+API(cuGraphGetRootNodes, (void *graph, struct node **out, size_t *count), {
+    GRAPH(graph);
+    struct node **roots = calloc(g->count + 1, sizeof *roots);
+    size_t found = 0;
+    for (size_t i = 0; roots && i < g->count; i++)
+        if (g->nodes[i]->dependency_count == 0)
+            roots[found++] = g->nodes[i];
+    CUresult result = list(roots, found, out, count);
+    free(roots);
+    return result;
+})
+static CUresult edges_of(void *graph, struct node **from, struct node **to, size_t *count) {
+    GRAPH(graph);
+    size_t found = 0;
+    for (size_t i = 0; i < g->count; i++)
+        for (size_t d = 0; d < g->nodes[i]->dependency_count; d++, found++)
+            if (from && to && found < *count)
+                from[found] = g->nodes[i]->dependencies[d], to[found] = g->nodes[i];
+    *count = found;
+    return CUDA_SUCCESS;
+}
+API(cuGraphGetEdges, (void *graph, struct node **from, struct node **to, size_t *count),
+    { return edges_of(graph, from, to, count); })
+API(cuGraphGetEdges_v2, (void *graph, struct node **from, struct node **to, uint64_t *edges, size_t *count), {
+    size_t room = edges ? *count : 0;
+    CUresult result = edges_of(graph, from, to, count);
+    for (size_t i = 0; i < room && i < *count; i++)
+        edges[i] = 0;
+    return result;
+})
+API(cuGraphNodeGetDependencies, (void *node, struct node **out, size_t *count), {
+    NODE(node);
+    return list(n->dependencies, n->dependency_count, out, count);
+})
+API(cuGraphNodeGetDependencies_v2, (void *node, struct node **out, uint64_t *edges, size_t *count), {
+    NODE(node);
+    for (size_t i = 0; edges && i < *count; i++)
+        edges[i] = 0;
+    return list(n->dependencies, n->dependency_count, out, count);
+})
+API(cuGraphNodeGetType, (void *node, int *out), {
+    NODE(node);
+    static const int types[] = {[OP_KERNEL] = TYPE_KERNEL, [OP_COPY] = TYPE_MEMCPY, [OP_FILL] = TYPE_MEMSET,
+                                [OP_HOST] = TYPE_HOST, [OP_EVENT] = TYPE_RECORD, [OP_WAIT] = TYPE_WAIT,
+                                [OP_GRAPH] = TYPE_GRAPH, [OP_FREE] = TYPE_FREE, [OP_EMPTY] = TYPE_EMPTY,
+                                [OP_WRITE] = 12};
+    *out = types[n->work.kind];
+    return CUDA_SUCCESS;
+})
+API(cuGraphChildGraphNodeGetGraph, (void *node, struct graph **out), {
+    NODE(node);
+    *out = n->work.kind == OP_GRAPH ? n->work.child : NULL;
+    return *out ? CUDA_SUCCESS : INVALID_VALUE;
+})
+static CUresult kernel_params(void *node, struct kernel_node_params *out) {
+    NODE(node);
+    if (n->work.kind != OP_KERNEL)
+        return INVALID_VALUE;
+    *out = (struct kernel_node_params){.function = n->work.kernel.function, .shared = n->work.kernel.shared};
+    memcpy(out->grid, n->work.kernel.grid, sizeof out->grid);
+    memcpy(out->block, n->work.kernel.block, sizeof out->block);
+    return CUDA_SUCCESS;
+}
+API(cuGraphKernelNodeGetParams, (void *node, struct kernel_node_params *out), { return kernel_params(node, out); })
+API(cuGraphKernelNodeGetParams_v2, (void *node, struct kernel_node_params_v2 *out), {
+    out->kernel = out->context = NULL;
+    return kernel_params(node, &out->base);
+})
+static CUresult set_kernel_params(void *node, const struct kernel_node_params *params) {
+    NODE(node);
+    return n->work.kind == OP_KERNEL && kernel_work(&n->work, params) ? CUDA_SUCCESS : INVALID_VALUE;
+}
+API(cuGraphKernelNodeSetParams, (void *node, const struct kernel_node_params *p), { return set_kernel_params(node, p); })
+API(cuGraphKernelNodeSetParams_v2, (void *node, const struct kernel_node_params *p), { return set_kernel_params(node, p); })
+API(cuGraphKernelNodeSetAttribute, (void *node, int attribute, const void *value), {
+    NODE(node);
+    (void)n;
+    return CUDA_SUCCESS;
+})
+API(cuGraphKernelNodeCopyAttributes, (void *to, void *from), {
+    NODE(to);
+    (void)n;
+    return CUDA_SUCCESS;
+})
+// Frees the user's resource never: graphs of the stand-in are small and tests short.
+API(cuUserObjectCreate, (void **out, void *pointer, host_fn destroy, unsigned references, unsigned flags), {
+    READY();
+    *out = pointer;
+    return CUDA_SUCCESS;
+})
+API(cuUserObjectRetain, (void *object, unsigned count), {
+    READY();
+    return CUDA_SUCCESS;
+})
+API(cuUserObjectRelease, (void *object, unsigned count), {
+    READY();
+    return CUDA_SUCCESS;
+})
+API(cuGraphRetainUserObject, (void *graph, void *object, unsigned count, unsigned flags), {
+    GRAPH(graph);
+    (void)g;
+    return CUDA_SUCCESS;
+})
+API(cuGraphReleaseUserObject, (void *graph, void *object, unsigned count), {
+    GRAPH(graph);
+    (void)g;
+    return CUDA_SUCCESS;
+})
+
+static CUresult instantiate(struct exec **out, void *graph, uint64_t flags) {
+    GRAPH(graph);
+    static _Atomic uint32_t next = 1;
+    struct exec *exec = calloc(1, sizeof *exec);
+    if (!exec || !out || !(exec->plan = plan_of(g)))
+        return INVALID_VALUE;
+    exec->magic = EXEC_MAGIC, exec->flags = flags, exec->id = atomic_fetch_add(&next, 1);
+    *out = exec;
+    return CUDA_SUCCESS;
+}
+API(cuGraphInstantiate, (struct exec * *out, void *graph, void **error_node, char *log, size_t size),
+    { return instantiate(out, graph, 0); })
+API(cuGraphInstantiate_v2, (struct exec * *out, void *graph, void **error_node, char *log, size_t size),
+    { return instantiate(out, graph, 0); })
+API(cuGraphInstantiateWithFlags, (struct exec * *out, void *graph, uint64_t flags),
+    { return instantiate(out, graph, flags); })
+API2(_ptsz, cuGraphInstantiateWithParams, (struct exec * *out, void *graph, struct graph_instantiate_params *params), {
+    enum { unused = per_thread };
+    CUresult result = instantiate(out, graph, params ? params->flags : 0);
+    if (params)
+        params->result = result ? 1 : 0;
+    return result;
+})
+API(cuGraphExecDestroy, (void *exec), {
+    EXEC(exec);
+    x->magic = 0;
+    plan_release(x->plan);
+    free(x);
+    return CUDA_SUCCESS;
+})
+API(cuGraphExecGetFlags, (void *exec, uint64_t *out), {
+    EXEC(exec);
+    *out = x->flags;
+    return CUDA_SUCCESS;
+})
+API(cuGraphExecGetId, (void *exec, unsigned *out), {
+    EXEC(exec);
+    *out = x->id;
+    return CUDA_SUCCESS;
+})
+API2(_ptsz, cuGraphLaunch, (void *exec, void *stream), {
+    EXEC(exec);
+    STREAM(stream);
+    if (s->capture)
+        return NOT_SUPPORTED; // a launch inside a capture becomes a child graph on the device; nobody here asks for it
+    atomic_fetch_add(&x->plan->references, 1);
+    struct work work = {.kind = OP_GRAPH, .graph = {x->plan, x->id}};
+    CUresult result = submit(s, &work, NULL);
+    if (result)
+        plan_release(x->plan);
+    return result;
+})
+API2(_ptsz, cuGraphUpload, (void *exec, void *stream), {
+    EXEC(exec);
+    (void)x;
+    STREAM(stream);
+    (void)s;
+    return CUDA_SUCCESS;
+})
+
+static bool same_shape(const struct plan *a, const struct plan *b) {
+    if (a->count != b->count)
+        return false;
+    for (uint32_t i = 0; i < a->count; i++) {
+        const struct plan_item *left = &a->items[i], *right = &b->items[i];
+        if (left->work.kind != right->work.kind || left->dependency_count != right->dependency_count ||
+            memcmp(left->dependencies, right->dependencies, left->dependency_count * sizeof *left->dependencies))
+            return false;
+    }
+    return true;
+}
+// CUgraphExecUpdateResult: 2 is "topology changed". The executable keeps naming its own nodes.
+static CUresult update(void *exec, void *graph, int *result) {
+    EXEC(exec);
+    GRAPH(graph);
+    struct plan *plan = plan_of(g);
+    if (!plan)
+        return OUT_OF_MEMORY;
+    bool same = same_shape(x->plan, plan);
+    *result = same ? 0 : 2;
+    if (same) {
+        for (uint32_t i = 0; i < plan->count; i++)
+            plan->items[i].node = x->plan->items[i].node;
+        struct plan *old = x->plan;
+        x->plan = plan;
+        plan = old;
+    }
+    plan_release(plan);
+    return same ? CUDA_SUCCESS : EXEC_UPDATE_FAILURE;
+}
+API(cuGraphExecUpdate, (void *exec, void *graph, void **error_node, int *result),
+    { return update(exec, graph, result); })
+API(cuGraphExecUpdate_v2, (void *exec, void *graph, struct graph_update_result *out), {
+    int result = 0;
+    CUresult code = update(exec, graph, &result);
+    if (out)
+        *out = (struct graph_update_result){.result = result};
+    return code;
+})
+
+// Changes one node of an executable, in a private copy when the plan is in flight.
+static CUresult set_item(void *exec, struct node *node, const struct work *work, int disabled) {
+    EXEC(exec);
+    if (atomic_load(&x->plan->references) > 1) {
+        struct plan *copy = plan_copy(x->plan);
+        if (!copy)
+            return OUT_OF_MEMORY;
+        plan_release(x->plan);
+        x->plan = copy;
+    }
+    for (uint32_t i = 0; i < x->plan->count; i++) {
+        struct plan_item *item = &x->plan->items[i];
+        if (item->node != node)
+            continue;
+        if (work && item->work.kind != work->kind)
+            return INVALID_VALUE;
+        if (work)
+            item->work = *work;
+        if (disabled >= 0)
+            item->disabled = disabled;
+        return CUDA_SUCCESS;
+    }
+    return INVALID_HANDLE;
+}
+static CUresult exec_kernel(void *exec, struct node *node, const struct kernel_node_params *params) {
+    struct work work;
+    return params && kernel_work(&work, params) ? set_item(exec, node, &work, -1) : INVALID_VALUE;
+}
+API(cuGraphExecKernelNodeSetParams, (void *exec, struct node *node, const struct kernel_node_params *params),
+    { return exec_kernel(exec, node, params); })
+API(cuGraphExecKernelNodeSetParams_v2, (void *exec, struct node *node, const struct kernel_node_params_v2 *params), {
+    struct kernel_node_params base = params->base;
+    if (!base.function)
+        base.function = params->kernel;
+    return exec_kernel(exec, node, &base);
+})
+API(cuGraphExecMemcpyNodeSetParams, (void *exec, struct node *node, const struct memcpy_3d *params, void *context), {
+    struct work work;
+    return params && copy_work(&work, params) ? set_item(exec, node, &work, -1) : INVALID_VALUE;
+})
+API(cuGraphExecMemsetNodeSetParams,
+    (void *exec, struct node *node, const struct memset_node_params *params, void *context), {
+        struct work work = fill_work(params);
+        return set_item(exec, node, &work, -1);
+    })
+API(cuGraphExecHostNodeSetParams, (void *exec, struct node *node, const struct host_node_params *params), {
+    struct work work = {.kind = OP_HOST, .host = {params->fn, params->data}};
+    return set_item(exec, node, &work, -1);
+})
+API(cuGraphNodeSetEnabled, (void *exec, struct node *node, unsigned enabled),
+    { return set_item(exec, node, NULL, !enabled); })
+API(cuGraphNodeGetEnabled, (void *exec, struct node *node, unsigned *out), {
+    EXEC(exec);
+    for (uint32_t i = 0; i < x->plan->count; i++)
+        if (x->plan->items[i].node == node) {
+            *out = !x->plan->items[i].disabled;
+            return CUDA_SUCCESS;
+        }
+    return INVALID_HANDLE;
+})
