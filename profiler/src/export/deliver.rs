@@ -23,8 +23,8 @@ use crate::span::model::Span;
 
 /// How long a span waits for company. Spans are useful within seconds, and a request a second costs nothing.
 const LINGER: Duration = Duration::from_secs(1);
-/// Between two log lines about partial successes.
-const PARTIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two log lines that say the same: an endpoint may fail and work in turns.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One signal's way to its endpoint.
 #[derive(Debug)]
@@ -32,21 +32,27 @@ pub struct Deliverer {
     transport: Transport,
     policy: Policy,
     signal: Signal,
-    /// For the log: without user and password.
+    /// For the log.
     place: String,
-    /// Items lost before the endpoint failed, while it fails.
+    /// Items lost before the endpoint failed, while it fails and the log says so.
     failing_since: Option<u64>,
+    change_logged: Option<Instant>,
     partial_logged: Option<Instant>,
 }
 
 impl Deliverer {
     pub fn open(endpoint: &Endpoint, signal: Signal, policy: Policy) -> Result<Self, TransportError> {
         let transport = Transport::open(endpoint, signal)?;
-        let mut url = endpoint.url.clone();
-        // Both fail only for URLs without a host, which have no password either.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        Ok(Self { transport, policy, signal, place: url.into(), failing_since: None, partial_logged: None })
+        let place = endpoint.url.to_string();
+        Ok(Self {
+            transport,
+            policy,
+            signal,
+            place,
+            failing_since: None,
+            change_logged: None,
+            partial_logged: None,
+        })
     }
 
     /// Delivers spans until the inbox ends.
@@ -135,9 +141,7 @@ impl Deliverer {
             let lost = claim.account().tally().lost().saturating_sub(before);
             info!(signal, endpoint = %self.place, lost, "OTLP export works again");
         }
-        let quiet = self.partial_logged.is_none_or(|logged| logged.elapsed() >= PARTIAL_LOG_INTERVAL);
-        if answer != Answer::default() && quiet {
-            self.partial_logged = Some(Instant::now());
+        if answer != Answer::default() && due(&mut self.partial_logged) {
             let Answer { refused, message } = &answer;
             warn!(signal, endpoint = %self.place, refused, message, "the OTLP endpoint did not take everything");
         }
@@ -146,11 +150,20 @@ impl Deliverer {
 
     /// One line when it begins to fail, none while it goes on.
     fn failing(&mut self, claim: &Claim, cause: &str) {
-        if self.failing_since.is_none() {
+        if self.failing_since.is_none() && due(&mut self.change_logged) {
             self.failing_since = Some(claim.account().tally().lost());
             warn!(signal = self.signal.name(), endpoint = %self.place, cause, "OTLP export fails");
         }
     }
+}
+
+/// Whether a log line is due, which then counts as written.
+fn due(logged: &mut Option<Instant>) -> bool {
+    let due = logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+    if due {
+        *logged = Some(Instant::now());
+    }
+    due
 }
 
 /// `first` and what comes within `LINGER`, as far as one request takes it, and the parcel that did not fit.

@@ -112,6 +112,14 @@ pub enum SettingsError {
         /// What it said.
         value: String,
     },
+    /// A secret where it would end up in logs.
+    #[error(
+        "`{name}` holds a user or password; set OTEL_EXPORTER_OTLP_HEADERS to authorization=Basic%20… instead"
+    )]
+    Secret {
+        /// Of the flag or variable.
+        name: String,
+    },
     /// Half of a key pair.
     #[error(
         "OTEL_EXPORTER_OTLP_CLIENT_KEY and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE need each other; set both or none"
@@ -202,6 +210,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn endpoint(&mut self, signal: Signal) -> Result<Option<Endpoint>, SettingsError> {
         let Some((name, text, whole)) = self.location(signal) else { return Ok(None) };
+        if text.contains('@') {
+            return Err(SettingsError::Secret { name });
+        }
         let error = || SettingsError::Url { name: name.clone(), value: text.clone() };
         let protocol = match self.protocol(signal) {
             Some(protocol) => protocol,

@@ -45,7 +45,7 @@ impl Http {
         let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         let response = request.send().await.map_err(|error| Failure::Temporary {
             after: None,
-            // The URL stands in the log line already, and may hold a password.
+            // The URL stands in the log line already.
             cause: chain(&error.without_url()),
         })?;
         if response.status().is_success() { Ok(read(response).await) } else { Err(failure(&response)) }
