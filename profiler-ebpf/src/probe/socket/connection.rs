@@ -150,7 +150,9 @@ pub fn duplicated(exit: &Exit, old: u32) {
 
 /// Takes a descriptor off its connection, and reports the end of the connection with its last one.
 ///
-/// A function of its own, since every way to lose a descriptor ends here.
+/// A function of its own, since every way to lose a descriptor ends here. Its name is not mangled: a mangled one has
+/// the build machine in it.
+#[unsafe(no_mangle)]
 #[inline(never)]
 fn forget(exit: &Exit, fd: u32) {
     let key = Descriptor { tgid: exit.task.tgid, fd };
