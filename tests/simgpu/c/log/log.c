@@ -115,6 +115,12 @@ static int open_file(const char *suffix, off_t bytes) {
     return -1;
 }
 
+// The mapping keeps the open file alive, and with it a lock that only a close would have given back.
+static void release(int fd) {
+    flock(fd, LOCK_UN);
+    close(fd);
+}
+
 static void map_counts(void *where) {
     int fd = directory[0] ? open_file("counts", COUNTS_BYTES) : -1;
     int flags = (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | (where ? MAP_FIXED : 0);
@@ -128,7 +134,7 @@ static void map_counts(void *where) {
     for (struct api_site *site = __start_api_sites; site < __stop_api_sites; site++)
         site->count = api_count(site->name);
     if (fd >= 0)
-        close(fd); // gives the lock back
+        release(fd);
 }
 
 static void map_ops(void) {
@@ -146,7 +152,7 @@ static void map_ops(void) {
         atomic_store(&mapped->magic, SIMGPU_OPS_MAGIC);
         ops = mapped;
     }
-    close(fd);
+    release(fd);
 }
 
 // A fork's child keeps a log of its own. Kernel indices that the parent handed out stay valid in it.
