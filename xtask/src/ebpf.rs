@@ -109,9 +109,10 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Compiles for `machine` and returns the object's path.
+    /// Compiles for `machine` and returns the object's path, which the next build overwrites.
+    ///
+    /// All machines share a folder, because what runs while building is the same for all.
     fn run(&self, machine: &str, target_dir: &Path) -> Result<PathBuf> {
-        let target_dir = target_dir.join(machine);
         let mut cargo = self.toolchain.cargo();
         cargo
             .current_dir(self.root)
@@ -120,7 +121,7 @@ impl Build<'_> {
             // must be told to accept unstable options.
             .args(["--target", TARGET, "-Z", "build-std=core"])
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_TARGET_DIR", &target_dir)
+            .env("CARGO_TARGET_DIR", target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags(machine).join("\x1f"));
         for setting in PREBUILT_PROFILE {
             cargo.arg("--config").arg(format!("profile.release.{setting}"));
