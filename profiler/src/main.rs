@@ -1,2 +1,5 @@
-//! placeholder
-fn main() {}
+//! The `gpuspan` program.
+
+fn main() -> std::process::ExitCode {
+    profiler::cli::main()
+}

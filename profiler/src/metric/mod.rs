@@ -2,11 +2,13 @@
 //! Out: a `Snapshot`, plain data. Absent: clocks, I/O, and any protocol's types.
 
 pub mod catalog;
+mod observe;
 mod registry;
 mod series;
 mod snapshot;
 
 pub use catalog::{Counter, Gauge, Histogram, Info, Kind, Metric, Sum, UpDownCounter};
+pub use observe::{Observer, request, time_per_output_token_s};
 pub use registry::{POINTS_PER_METRIC, Registry, Target};
 pub use series::{Context, Handle};
 pub use snapshot::{Distribution, Exemplar, MetricPoints, Point, PointValue, Snapshot, TargetMetrics};

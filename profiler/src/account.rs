@@ -1,0 +1,316 @@
+//! The profiler's account of itself: loss equations, own cost, and the summary file.
+//!
+//! In: the counters of every hop. Out: [`Summary`], whose field names scripts and tests rely on.
+
+use crate::attach::Coverage;
+use crate::correlate::MemoryTotals;
+use crate::target::Member;
+use profiler_common::counter::{Counters, family};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What one observation saw, as one JSON object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Seconds observed.
+    pub window_s: f64,
+    /// Whom.
+    pub target: Target,
+    /// Calls of each probed function, as made.
+    pub calls: BTreeMap<String, u64>,
+    /// Kernel launches.
+    pub launches: Launches,
+    /// Copies by direction.
+    pub copies: BTreeMap<&'static str, Copies>,
+    /// Device memory; one entry until devices are told apart.
+    pub memory: BTreeMap<String, MemoryTotals>,
+    /// Requests.
+    pub requests: Requests,
+    /// Steps and GPU time.
+    pub steps: Steps,
+    /// The loss equations.
+    pub loss: Loss,
+    /// What was probed and what not.
+    pub coverage: Vec<Coverage>,
+    /// Own cost.
+    #[serde(rename = "self")]
+    pub own: Own,
+}
+
+/// Whom the observation was about.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    /// The pid that was asked for.
+    pub pid: u32,
+    /// Every process of the group.
+    pub processes: Vec<Member>,
+    /// The model server it was recognised as, or `generic`.
+    pub server: &'static str,
+}
+
+/// Kernel launches.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Launches {
+    /// Launches, each once, whatever layers it crossed; nodes of graphs not included.
+    pub total: u64,
+    /// Graph launches.
+    pub graph_launches: u64,
+    /// Kernel nodes that those graph launches ran, as far as known.
+    pub graph_nodes: u64,
+    /// Graph launches whose nodes are not known.
+    pub unknown_graphs: u64,
+    /// Launches recorded into graphs instead of run.
+    pub captured: u64,
+    /// By kernel, most launched first.
+    pub by_kernel: Vec<KernelCount>,
+    /// Launches and nodes of kernels without a name.
+    pub unnamed: u64,
+}
+
+/// Launches of one kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelCount {
+    /// Name for people.
+    pub name: String,
+    /// Symbol of the host function, when there is one.
+    pub symbol: Option<String>,
+    /// Launches.
+    pub count: u64,
+    /// Runs as a node of a graph.
+    pub graph_count: u64,
+    /// Where the name is from, or why there is none.
+    pub evidence: &'static str,
+}
+
+/// Copies in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Copies {
+    /// How many.
+    pub count: u64,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// Requests.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Requests {
+    /// Finished ones.
+    pub total: u64,
+    /// By status; `none` where no status was seen.
+    pub by_status: BTreeMap<String, u64>,
+    /// By how they ended.
+    pub by_outcome: BTreeMap<&'static str, u64>,
+    /// Answered as a stream.
+    pub streaming: u64,
+    /// Of which a part was not seen.
+    pub partial: u64,
+    /// Under way when the observation ended.
+    pub in_flight: u64,
+    /// Tokens of prompts, as the server reported them.
+    pub input_tokens: u64,
+    /// Tokens generated, as the server reported them.
+    pub output_tokens: u64,
+}
+
+/// Steps and GPU time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Steps {
+    /// Closed steps.
+    pub total: u64,
+    /// GPU time by class, nanoseconds.
+    pub gpu_ns: GpuTime,
+    /// The most that steps without any request can have taken, nanoseconds.
+    pub unattributed_ns: u64,
+}
+
+/// GPU time by class, nanoseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GpuTime {
+    /// Measured on the device.
+    pub measured: u64,
+    /// At least.
+    pub bounded_lo: u64,
+    /// At most.
+    pub bounded_hi: u64,
+    /// Estimated.
+    pub estimated: u64,
+}
+
+/// Every term of the loss equations.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Loss {
+    /// `seen = submitted + ring_full + oversized + map_full`, by probe family.
+    pub kernel: BTreeMap<&'static str, KernelTerms>,
+    /// `received = submitted`, after the drain.
+    pub receive: ReceiveTerms,
+    /// `received = decoded + rejected`.
+    pub decode: DecodeTerms,
+    /// `decoded = joined + expired + ignored`.
+    pub correlate: CorrelateTerms,
+    /// `produced = exported + dropped + queued`, by destination and signal.
+    pub export: BTreeMap<String, ExportTerms>,
+    /// All equations hold.
+    pub balanced: bool,
+    /// Records known to be lost.
+    pub lost: u64,
+}
+
+/// The kernel side's terms.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "the terms are those of profiler_common::counter::Counters")]
+pub struct KernelTerms {
+    pub seen: u64,
+    pub submitted: u64,
+    pub ring_full: u64,
+    pub oversized: u64,
+    pub map_full: u64,
+    pub bytes_uncopied: u64,
+}
+
+impl From<Counters> for KernelTerms {
+    fn from(c: Counters) -> Self {
+        Self {
+            seen: c.seen,
+            submitted: c.submitted,
+            ring_full: c.ring_full,
+            oversized: c.oversized,
+            map_full: c.map_full,
+            bytes_uncopied: c.bytes_uncopied,
+        }
+    }
+}
+
+/// Receiving.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ReceiveTerms {
+    /// Records that entered the ring.
+    pub submitted: u64,
+    /// Records taken from it.
+    pub received: u64,
+}
+
+/// Decoding.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DecodeTerms {
+    /// Records taken from the ring.
+    pub received: u64,
+    /// Records understood.
+    pub decoded: u64,
+    /// Records not understood, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+}
+
+/// Correlating.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CorrelateTerms {
+    /// Events taken.
+    pub decoded: u64,
+    /// Became part of an operation, a request or a process's life.
+    pub joined: u64,
+    /// Waiting for their other half.
+    pub pending: u64,
+    /// Given up.
+    pub expired: BTreeMap<&'static str, u64>,
+    /// Became nothing of their own, by reason.
+    pub ignored: BTreeMap<&'static str, u64>,
+}
+
+/// Exporting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ExportTerms {
+    /// Spans or points handed to the exporter.
+    pub produced: u64,
+    /// Taken by the backend.
+    pub exported: u64,
+    /// Given up, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Under way.
+    pub queued: u64,
+}
+
+impl Loss {
+    /// Works out whether the equations hold, and what is lost.
+    pub fn settle(&mut self) {
+        let kernel_holds = |t: &KernelTerms| t.seen == t.submitted + t.ring_full + t.oversized + t.map_full;
+        let rejected: u64 = self.decode.rejected.values().sum();
+        let correlate = &self.correlate;
+        let settled: u64 = correlate.expired.values().chain(correlate.ignored.values()).sum();
+        let export_holds =
+            |t: &ExportTerms| t.produced == t.exported + t.dropped.values().sum::<u64>() + t.queued;
+        self.balanced = self.kernel.values().all(kernel_holds)
+            && self.receive.received == self.receive.submitted
+            && self.decode.received == self.decode.decoded + rejected
+            && correlate.decoded == correlate.joined + correlate.pending + settled
+            && self.export.values().all(export_holds);
+        let kernel_lost: u64 = self.kernel.values().map(|t| t.ring_full + t.oversized + t.map_full).sum();
+        self.lost = kernel_lost + rejected + correlate.expired.values().sum::<u64>();
+    }
+
+    /// The kernel side's terms from its counters.
+    #[must_use]
+    pub fn kernel_terms(counters: &[Counters]) -> BTreeMap<&'static str, KernelTerms> {
+        family::NAMES.into_iter().zip(counters.iter().copied().map(KernelTerms::from)).collect()
+    }
+}
+
+/// Own cost.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Own {
+    /// CPU time of gpuspan, seconds.
+    pub cpu_s: f64,
+    /// Largest resident size, bytes.
+    pub max_rss_bytes: u64,
+    /// Time in the kernel-side programs, nanoseconds; 0 unless `kernel.bpf_stats_enabled` is set.
+    pub bpf_run_ns: u64,
+    /// Runs of the kernel-side programs, likewise.
+    pub bpf_run_count: u64,
+    /// Time to attach all probes, milliseconds.
+    pub attach_ms: f64,
+    /// Time to detach all probes, milliseconds.
+    pub detach_ms: f64,
+}
+
+impl Own {
+    /// CPU time and memory of this process so far.
+    #[must_use]
+    pub fn usage() -> Self {
+        // SAFETY: an all-zero rusage is valid, and the pointer is to a live one.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+            usage
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        Self {
+            cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            max_rss_bytes: usage.ru_maxrss.cast_unsigned() * 1024,
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equations_hold_or_say_so() {
+        let mut loss = Loss::default();
+        let terms = Counters { seen: 10, submitted: 7, ring_full: 2, oversized: 1, ..Counters::default() };
+        loss.kernel = Loss::kernel_terms(&[terms, Counters::default(), Counters::default()]);
+        loss.receive = ReceiveTerms { submitted: 7, received: 7 };
+        loss.decode = DecodeTerms { received: 7, decoded: 6, rejected: BTreeMap::from([("truncated", 1)]) };
+        loss.correlate = CorrelateTerms {
+            decoded: 6,
+            joined: 4,
+            ignored: BTreeMap::from([("nested", 2)]),
+            ..CorrelateTerms::default()
+        };
+        loss.settle();
+        assert!(loss.balanced);
+        assert_eq!(loss.lost, 4);
+        loss.receive.received = 6;
+        loss.settle();
+        assert!(!loss.balanced, "a record that vanished between ring and reader shows");
+    }
+}

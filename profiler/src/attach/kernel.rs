@@ -1,0 +1,351 @@
+//! The kernel side as user space holds it: object loaded, hooks in place, tables within reach.
+//!
+//! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
+//! attached and no target yet: until a pid's bit is set, nothing is sent.
+
+use super::multi::{self, MultiError, MultiPrograms};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint, UProbe};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use profiler_common::counter::{Counters, family};
+use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, map, mode};
+use std::path::Path;
+
+/// The compiled kernel side for this machine.
+#[cfg(target_arch = "x86_64")]
+const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../profiler-ebpf/prebuilt/gpuspan-x86_64.bpf.o");
+/// The compiled kernel side for this machine.
+#[cfg(target_arch = "aarch64")]
+const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../profiler-ebpf/prebuilt/gpuspan-aarch64.bpf.o");
+
+/// Default size of the ring, bytes: 8 MiB hold 388 ms of launches at 300,000 a second, so a drain thread that the
+/// scheduler forgets for a third of a second loses nothing.
+pub const RING_BYTES: u32 = 8 << 20;
+
+/// How uprobes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkKind {
+    /// Multi links where the kernel has them, else perf links.
+    #[default]
+    Auto,
+    /// One link for all probes of a library: detaches in milliseconds. Needs Linux 6.10.
+    Multi,
+    /// One link a probe: works from Linux 5.15, takes 0.1 s a probe to detach.
+    Perf,
+}
+
+/// What can be chosen about the kernel side.
+#[derive(Clone, Debug)]
+pub struct KernelSettings {
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// How uprobes are attached.
+    pub links: LinkKind,
+    /// Use the raw tracepoint for system calls even where the BTF one is to be had.
+    pub raw_tracepoint: bool,
+    /// Another object file than the built-in one (a debug build of the kernel side).
+    pub object: Option<std::path::PathBuf>,
+}
+
+impl Default for KernelSettings {
+    fn default() -> Self {
+        Self { ring_bytes: RING_BYTES, links: LinkKind::Auto, raw_tracepoint: false, object: None }
+    }
+}
+
+/// Why the kernel side could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel refused the object.
+    #[error("the kernel refused gpuspan's programs: run as root, or with CAP_BPF and CAP_PERFMON")]
+    Load(#[source] Box<EbpfError>),
+    /// A program could not be loaded or attached.
+    #[error("failed to attach the hook `{hook}`")]
+    Hook {
+        /// Which.
+        hook: &'static str,
+        /// What aya or the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The uprobe programs could not be loaded for multi links.
+    #[error("failed to load the uprobe programs")]
+    Multi(#[from] MultiError),
+    /// The object lacks something it must have.
+    #[error("the kernel object has no `{0}`: it does not belong to this build of gpuspan")]
+    Incomplete(&'static str),
+    /// A table of the kernel side could not be used.
+    #[error("failed to use the kernel table `{0}`")]
+    Table(&'static str, #[source] aya::maps::MapError),
+    /// An object file that was asked for could not be read.
+    #[error("failed to read the kernel object {0}")]
+    Object(std::path::PathBuf, #[source] std::io::Error),
+    /// Multi links were asked for and are not to be had.
+    #[error("--links multi cannot be had here: leave it out, or use --links perf")]
+    NoMulti(#[source] multi::Unsupported),
+}
+
+/// The loaded kernel side.
+pub struct Kernel {
+    /// Holds programs and links; dropping it removes every hook but the uprobes.
+    ebpf: Ebpf,
+    /// Set when uprobes go by multi links.
+    multi: Option<MultiPrograms>,
+    tables: Tables,
+    ring: Option<RingBuf<MapData>>,
+    /// The system call hook in use.
+    pub socket_hook: &'static str,
+}
+
+struct Tables {
+    counters: PerCpuArray<MapData, CountersPod>,
+    targets: Array<MapData, u64>,
+    descriptors: HashMap<MapData, DescriptorPod, u64>,
+    streams: HashMap<MapData, u64, StreamPod>,
+}
+
+macro_rules! pod {
+    ($($name:ident of $inner:ty),*) => {$(
+        #[repr(transparent)]
+        #[derive(Clone, Copy)]
+        struct $name($inner);
+        // SAFETY: contract types are repr(C), made of integers and without padding (profiler_common::layout).
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+pod!(CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream);
+
+/// Entry program of the GPU probes.
+pub(super) const ENTER: &str = "gpu_enter";
+/// Return program of the GPU probes.
+pub(super) const LEAVE: &str = "gpu_leave";
+
+impl Kernel {
+    /// Loads the object and attaches the socket and process hooks.
+    ///
+    /// # Errors
+    /// When privileges or kernel features lack; the message says which.
+    pub fn load(settings: &KernelSettings) -> Result<Self, KernelError> {
+        let own;
+        let object = match &settings.object {
+            None => OBJECT,
+            Some(path) => {
+                own = std::fs::read(path).map_err(|error| KernelError::Object(path.clone(), error))?;
+                &own
+            }
+        };
+        let wake_at = u64::from(settings.ring_bytes / 4);
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(map::EVENTS, settings.ring_bytes)
+            .map_max_entries(map::TARGETS, pid_max() / 64 + 1)
+            .override_global("WAKE_THRESHOLD", &wake_at, true)
+            .load(object)
+            .map_err(|error| KernelError::Load(Box::new(error)))?;
+        let multi = load_uprobes(&mut ebpf, object, settings.links)?;
+        let socket_hook = attach_sockets(&mut ebpf, settings.raw_tracepoint)?;
+        attach_processes(&mut ebpf)?;
+        let tables = Tables::take(&mut ebpf)?;
+        let ring = RingBuf::try_from(take(&mut ebpf, map::EVENTS)?)
+            .map_err(|error| KernelError::Table(map::EVENTS, error))?;
+        Ok(Self { ebpf, multi, tables, ring: Some(ring), socket_hook })
+    }
+
+    /// The ring, once.
+    pub fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
+        self.ring.take()
+    }
+
+    /// The kernel side for a debug build's log lines.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Whether one link carries all probes of a library.
+    #[must_use]
+    pub fn multi(&self) -> Option<&MultiPrograms> {
+        self.multi.as_ref()
+    }
+
+    /// The entry or return program, for perf links.
+    ///
+    /// # Errors
+    /// When the object lacks it.
+    pub fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, KernelError> {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Makes a process a target of the socket and process hooks, or ends that.
+    ///
+    /// # Errors
+    /// When the table cannot be changed.
+    pub fn set_target(&mut self, pid: u32, on: bool) -> Result<(), KernelError> {
+        let error = |error| KernelError::Table(map::TARGETS, error);
+        let (index, bit) = (pid >> 6, 1u64 << (pid & 63));
+        let word = self.tables.targets.get(&index, 0).map_err(error)?;
+        let word = if on { word | bit } else { word & !bit };
+        self.tables.targets.set(index, word, 0).map_err(error)
+    }
+
+    /// Enters a connection that was found open. False when the kernel side has met the descriptor by itself.
+    pub fn watch_open(&mut self, pid: u32, fd: u32, connection: u64) -> bool {
+        let stream = StreamPod(Stream { received: 0, sent: 0, mode: mode::FULL, descriptors: 1 });
+        const ONLY_NEW: u64 = 1;
+        if self.tables.streams.insert(connection, stream, 0).is_err() {
+            return false;
+        }
+        let descriptor = DescriptorPod(Descriptor { tgid: pid, fd });
+        let entered = self.tables.descriptors.insert(descriptor, connection, ONLY_NEW).is_ok();
+        if !entered {
+            // The id was ours alone, so nobody misses it.
+            let _ = self.tables.streams.remove(&connection);
+        }
+        entered
+    }
+
+    /// Stops sending a connection's payload.
+    pub fn stop_payload(&mut self, connection: u64) {
+        // A connection that closed meanwhile is gone from the table: nothing to stop.
+        if let Ok(StreamPod(stream)) = self.tables.streams.get(&connection, 0) {
+            let stopped = StreamPod(Stream { mode: mode::OFF, ..stream });
+            let _ = self.tables.streams.insert(connection, stopped, REPLACE_ONLY);
+        }
+    }
+
+    /// Forgets the descriptors of a process that is gone.
+    pub fn forget_process(&mut self, pid: u32) {
+        let of_process: Vec<_> =
+            self.tables.descriptors.iter().flatten().filter(|(key, _)| key.0.tgid == pid).collect();
+        for (key, connection) in of_process {
+            let _ = self.tables.descriptors.remove(&key);
+            let _ = self.tables.streams.remove(&connection);
+        }
+    }
+
+    /// Time in the uprobe programs, nanoseconds, and how often they ran; 0 unless the kernel keeps statistics.
+    #[must_use]
+    pub fn run_statistics(&self) -> (u64, u64) {
+        let Some(programs) = &self.multi else { return (0, 0) };
+        let each = [ENTER, LEAVE].into_iter().filter_map(|name| programs.get(name).ok()?.statistics().ok());
+        each.fold((0, 0), |(time, count), one| (time + one.run_time_ns, count + one.run_count))
+    }
+
+    /// The kernel side's own counters, summed over CPUs, by family.
+    #[must_use]
+    pub fn counters(&self) -> [Counters; family::COUNT as usize] {
+        let mut sums = [Counters::default(); family::COUNT as usize];
+        for (index, sum) in (0u32..).zip(&mut sums) {
+            if let Ok(values) = self.tables.counters.get(&index, 0) {
+                for value in values.iter() {
+                    sum.add(&value.0);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// `BPF_EXIST` of linux/bpf.h: only replace.
+const REPLACE_ONLY: u64 = 2;
+
+/// Ids of connections found open: apart from all ids of the kernel side.
+#[must_use]
+pub fn found_open_id(number: u64) -> u64 {
+    FOUND_OPEN | number
+}
+
+impl Tables {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        fn table<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+            ebpf: &mut Ebpf,
+            name: &'static str,
+        ) -> Result<T, KernelError> {
+            T::try_from(take(ebpf, name)?).map_err(|error| KernelError::Table(name, error))
+        }
+        Ok(Self {
+            counters: table(ebpf, map::COUNTERS)?,
+            targets: table(ebpf, map::TARGETS)?,
+            descriptors: table(ebpf, map::DESCRIPTORS)?,
+            streams: table(ebpf, map::STREAMS)?,
+        })
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelError> {
+    ebpf.take_map(name).ok_or(KernelError::Incomplete(name))
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = ebpf.program_mut(name).ok_or(KernelError::Incomplete(name))?;
+    program.try_into().map_err(|_| KernelError::Incomplete(name))
+}
+
+/// Loads the uprobe programs the way the links will want them.
+fn load_uprobes(
+    ebpf: &mut Ebpf,
+    object: &[u8],
+    kind: LinkKind,
+) -> Result<Option<MultiPrograms>, KernelError> {
+    let wants_multi = match (kind, multi::support()) {
+        (LinkKind::Perf, _) => false,
+        (LinkKind::Auto | LinkKind::Multi, Ok(())) => true,
+        (LinkKind::Multi, Err(why)) => return Err(KernelError::NoMulti(why)),
+        (LinkKind::Auto, Err(why)) => {
+            tracing::info!(%why, "using one perf link a probe");
+            false
+        }
+    };
+    if wants_multi {
+        return Ok(Some(MultiPrograms::load(object, ebpf, &[ENTER, LEAVE])?));
+    }
+    for name in [ENTER, LEAVE] {
+        let program: &mut UProbe = program(ebpf, name)?;
+        program.load().map_err(|source| KernelError::Hook { hook: name, source: Box::new(source) })?;
+    }
+    Ok(None)
+}
+
+/// `tp_btf` where the kernel has it, else the raw tracepoint; the name of the one in use.
+fn attach_sockets(ebpf: &mut Ebpf, raw_only: bool) -> Result<&'static str, KernelError> {
+    if !raw_only {
+        match attach_socket_btf(ebpf) {
+            Ok(()) => return Ok("tp_btf/sys_exit"),
+            Err(error) => {
+                tracing::info!(error = %format_args!("{error:#}"), "using the raw tracepoint for sockets")
+            }
+        }
+    }
+    const HOOK: &str = "socket_exit_raw";
+    let hook = |source| KernelError::Hook { hook: HOOK, source: Box::new(source) };
+    let program: &mut RawTracePoint = program(ebpf, HOOK)?;
+    program.load().map_err(hook)?;
+    program.attach("sys_exit").map_err(hook)?;
+    Ok("raw_tp/sys_exit")
+}
+
+fn attach_socket_btf(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    let btf = Btf::from_sys_fs()?;
+    let program: &mut BtfTracePoint = program(ebpf, "socket_exit")?;
+    program.load("sys_exit", &btf)?;
+    program.attach()?;
+    Ok(())
+}
+
+fn attach_processes(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    for hook in ["sched_process_fork", "sched_process_exec", "sched_process_exit"] {
+        let error = |source| KernelError::Hook { hook, source: Box::new(source) };
+        let program: &mut TracePoint = program(ebpf, hook)?;
+        program.load().map_err(error)?;
+        program.attach("sched", hook).map_err(error)?;
+    }
+    Ok(())
+}
+
+/// The largest pid of this machine.
+fn pid_max() -> u32 {
+    const LIMIT: u32 = 4_194_304;
+    let text = std::fs::read_to_string(Path::new("/proc/sys/kernel/pid_max")).unwrap_or_default();
+    text.trim().parse().unwrap_or(LIMIT)
+}

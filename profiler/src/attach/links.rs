@@ -1,0 +1,125 @@
+//! The links of one library in one process: dropping or detaching them takes the probes out.
+
+use super::kernel::{ENTER, Kernel, KernelError, LEAVE};
+use super::library::Library;
+use super::multi::{self, Link, MultiError, Side};
+use crate::probe;
+use aya::programs::ProgramError;
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use std::path::Path;
+
+/// Why a library could not be probed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// A multi link was refused.
+    #[error(transparent)]
+    Multi(#[from] MultiError),
+    /// A perf link was refused.
+    #[error("failed to attach `{symbol}` in {library} (pid {pid})")]
+    Perf {
+        /// Function.
+        symbol: &'static str,
+        /// File.
+        library: String,
+        /// Process.
+        pid: u32,
+        /// What aya or the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The programs are not there.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// Attached probes.
+#[derive(Default)]
+pub struct Links {
+    multi: Vec<Link>,
+    perf: Vec<UProbeLink>,
+}
+
+impl Links {
+    /// Attaches every point of `library`, which is the file at `path`, in process `pid` alone.
+    ///
+    /// # Errors
+    /// When the kernel refuses; nothing stays attached then.
+    pub fn attach(kernel: &mut Kernel, path: &Path, pid: u32, library: &Library) -> Result<Self, LinkError> {
+        let points: Vec<_> = library
+            .points
+            .iter()
+            .filter_map(|point| Some((point.offset, probe::api(point.api)?, point.api)))
+            .collect();
+        if points.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut links = Self::default();
+        match kernel.multi() {
+            Some(programs) => {
+                let multi_points = |paired: bool| -> Vec<multi::Point> {
+                    let wanted = points.iter().filter(|(_, api, _)| !paired || api.paired);
+                    wanted
+                        .map(|(offset, api, index)| multi::Point {
+                            offset: *offset,
+                            cookie: api.cookie(*index).pack(),
+                        })
+                        .collect()
+                };
+                // Entries first, so that no return finds its entry missing.
+                for (name, side) in [(ENTER, Side::Entry), (LEAVE, Side::Return)] {
+                    let points = multi_points(side == Side::Return);
+                    if !points.is_empty() {
+                        links.multi.push(Link::attach(programs.get(name)?, path, &points, pid, side)?);
+                    }
+                }
+            }
+            None => {
+                for (offset, api, index) in &points {
+                    for name in [ENTER, LEAVE].into_iter().take(1 + usize::from(api.paired)) {
+                        links.perf.push(perf_link(kernel, name, path, pid, *offset, *index)?);
+                    }
+                }
+            }
+        }
+        Ok(links)
+    }
+}
+
+fn perf_link(
+    kernel: &mut Kernel,
+    program: &'static str,
+    path: &Path,
+    pid: u32,
+    offset: u64,
+    index: u16,
+) -> Result<UProbeLink, LinkError> {
+    let Some(api) = probe::api(index) else { return Err(KernelError::Incomplete(program).into()) };
+    let point = UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(offset),
+        cookie: Some(api.cookie(index).pack()),
+    };
+    let refused = |source| LinkError::Perf {
+        symbol: api.symbol,
+        library: path.display().to_string(),
+        pid,
+        source: Box::new(source),
+    };
+    let scope = std::num::NonZero::new(pid).map_or(UProbeScope::CallingProcess, UProbeScope::OneProcess);
+    let uprobe = kernel.uprobe(program)?;
+    let id = uprobe.attach(point, path, scope).map_err(refused)?;
+    uprobe.take_link(id).map_err(refused)
+}
+
+/// Takes all probes out, links in parallel: each waits for the kernel's grace period, and the waits overlap.
+pub fn detach(all: Vec<Links>) {
+    std::thread::scope(|scope| {
+        for links in all {
+            for link in links.multi {
+                scope.spawn(move || drop(link));
+            }
+            if !links.perf.is_empty() {
+                scope.spawn(move || drop(links.perf));
+            }
+        }
+    });
+}

@@ -1,0 +1,276 @@
+//! Probes onto the target's libraries: which files, which points, attached or why not, as data.
+//!
+//! In: a pid. Out: links that live as long as the [`Attacher`], a [`Coverage`] per library, and what the
+//! correlation needs to know of the process. The target is never stopped, written to or traced.
+
+mod kernel;
+mod library;
+mod links;
+mod multi;
+mod site;
+mod tracefs;
+
+pub use kernel::{Kernel, KernelError, KernelSettings, LinkKind, RING_BYTES};
+pub use library::{Library, LibraryError, Missing, Point, inspect};
+pub use links::LinkError;
+pub use multi::{RunStatistics, support as multi_support};
+pub use tracefs::ensure_tracefs;
+
+use crate::probe::Layer;
+use crate::target::{self, FileId, Mapping};
+use links::Links;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is probed of one library in one process.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Coverage {
+    /// Process.
+    pub pid: u32,
+    /// Path as the process sees it.
+    pub library: String,
+    /// GNU build id.
+    pub build_id: Option<String>,
+    /// Functions probed.
+    pub attached: usize,
+    /// Functions that are not, and why.
+    pub missing: Vec<Missing>,
+    /// Functions whose probe is dear, and why.
+    pub expensive: Vec<Missing>,
+}
+
+/// What `attach` learnt of a process, for the correlation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learnt {
+    /// Process.
+    pub pid: u32,
+    /// Text of its probed runtime libraries.
+    pub runtime: Vec<(u64, u64)>,
+    /// Connections it had open: id and local port.
+    pub connections: Vec<(u64, u16)>,
+}
+
+/// Attaches to processes and keeps what it attached.
+pub struct Attacher {
+    kernel: Kernel,
+    libraries: HashMap<FileId, Arc<Result<Library, LibraryError>>>,
+    processes: BTreeMap<u32, Attached>,
+    /// Coverage of processes that are gone, for the summary.
+    past: Vec<Coverage>,
+    next_connection: u64,
+    inodes: HashMap<u64, u64>,
+    /// Time spent attaching.
+    pub attach_time: Duration,
+}
+
+#[derive(Default)]
+struct Attached {
+    files: BTreeMap<FileId, (Links, Coverage)>,
+    failed: BTreeMap<FileId, Coverage>,
+}
+
+impl Attacher {
+    /// On a loaded kernel side.
+    #[must_use]
+    pub fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            libraries: HashMap::new(),
+            processes: BTreeMap::new(),
+            past: Vec::new(),
+            next_connection: 0,
+            inodes: HashMap::new(),
+            attach_time: Duration::ZERO,
+        }
+    }
+
+    /// The kernel side.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// The kernel side, to read.
+    #[must_use]
+    pub fn kernel_ref(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Whether `pid` is attached to.
+    #[must_use]
+    pub fn has(&self, pid: u32) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
+    /// The processes attached to.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.processes.keys().copied()
+    }
+
+    /// Whether a GPU library of `pid` is probed.
+    #[must_use]
+    pub fn has_gpu(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_some_and(|process| process.files.values().any(|(_, c)| c.attached > 0))
+    }
+
+    /// Makes `pid` a target: socket and process hooks, then its open connections, then its libraries. `learn` is
+    /// told what the correlation must know before the first event that needs it.
+    ///
+    /// # Errors
+    /// When the target table cannot be changed. Libraries that cannot be probed are coverage, not errors.
+    pub fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) -> Result<(), KernelError> {
+        self.kernel.set_target(pid, true)?;
+        self.processes.entry(pid).or_default();
+        let connections = self.watch_open_connections(pid);
+        learn(Learnt { pid, runtime: Vec::new(), connections });
+        self.rescan(pid, learn);
+        Ok(())
+    }
+
+    /// Looks for libraries that have come since.
+    pub fn rescan(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
+        let start = Instant::now();
+        let mappings = target::mappings(pid).unwrap_or_default();
+        let gpu: Vec<_> = mappings.iter().filter_map(|m| Some((m, target::gpu_layer(m.name())?))).collect();
+        let Some(process) = self.processes.get(&pid) else { return };
+        let new: Vec<_> = unique_files(&gpu)
+            .into_iter()
+            .filter(|(m, _)| !process.files.contains_key(&m.file) && !process.failed.contains_key(&m.file))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let inspected: Vec<_> = new.iter().map(|(m, layer)| self.inspect(pid, m, *layer)).collect();
+        let runtime = self.runtime_ranges(&gpu);
+        learn(Learnt { pid, runtime, connections: Vec::new() });
+        for ((mapping, _), library) in new.into_iter().zip(inspected) {
+            self.attach_library(pid, mapping, &library);
+        }
+        self.attach_time += start.elapsed();
+    }
+
+    /// Ends the probing of a process that is gone.
+    pub fn remove(&mut self, pid: u32) {
+        let Some(process) = self.processes.remove(&pid) else { return };
+        // The bit may already stand for another process that got the number; nobody asked for that one either.
+        let _ = self.kernel.set_target(pid, false);
+        self.kernel.forget_process(pid);
+        self.past.extend(process.files.into_values().map(|(_, coverage)| coverage));
+        self.past.extend(process.failed.into_values());
+    }
+
+    /// Ends all probing; returns how long it took.
+    pub fn detach(&mut self) -> Duration {
+        let start = Instant::now();
+        for pid in self.processes.keys() {
+            let _ = self.kernel.set_target(*pid, false);
+        }
+        let mut all = Vec::new();
+        for process in self.processes.values_mut() {
+            for (links, _) in process.files.values_mut() {
+                all.push(std::mem::take(links));
+            }
+        }
+        links::detach(all);
+        start.elapsed()
+    }
+
+    /// Coverage of every library of every process, past ones included.
+    pub fn coverage(&self) -> impl Iterator<Item = &Coverage> {
+        let live =
+            self.processes.values().flat_map(|p| p.files.values().map(|(_, c)| c).chain(p.failed.values()));
+        live.chain(&self.past)
+    }
+
+    fn watch_open_connections(&mut self, pid: u32) -> Vec<(u64, u16)> {
+        let mut found = Vec::new();
+        for socket in target::open_connections(pid).unwrap_or_default() {
+            let known = self.inodes.get(&socket.inode).copied();
+            let id = known.unwrap_or_else(|| {
+                self.next_connection += 1;
+                kernel::found_open_id(self.next_connection)
+            });
+            if self.kernel.watch_open(pid, socket.fd, id) && known.is_none() {
+                self.inodes.insert(socket.inode, id);
+                found.push((id, socket.local_port));
+            }
+        }
+        found
+    }
+
+    fn inspect(&mut self, pid: u32, mapping: &Mapping, layer: Layer) -> Arc<Result<Library, LibraryError>> {
+        let path = mapping.openable(pid);
+        let library = self.libraries.entry(mapping.file).or_insert_with(|| Arc::new(inspect(&path, layer)));
+        Arc::clone(library)
+    }
+
+    /// Mappings of runtime libraries whose launches are probed: the driver calls from there are nested.
+    fn runtime_ranges(&self, gpu: &[(&Mapping, Layer)]) -> Vec<(u64, u64)> {
+        gpu.iter()
+            .filter(|(mapping, layer)| {
+                let library = self.libraries.get(&mapping.file).map(Arc::as_ref);
+                *layer == Layer::Runtime && matches!(library, Some(Ok(library)) if !library.points.is_empty())
+            })
+            .map(|(mapping, _)| (mapping.start, mapping.end))
+            .collect()
+    }
+
+    fn attach_library(&mut self, pid: u32, mapping: &Mapping, library: &Result<Library, LibraryError>) {
+        let (links, coverage) = match library {
+            Err(error) => {
+                tracing::warn!(pid, library = mapping.path, error = %crate::chain(error), "library not probed");
+                (None, Coverage::none(pid, mapping, Vec::new()))
+            }
+            Ok(library) => match Links::attach(&mut self.kernel, &mapping.openable(pid), pid, library) {
+                Ok(links) => (Some(links), Coverage::of(pid, mapping, library)),
+                Err(error) => {
+                    tracing::warn!(pid, library = mapping.path, error = %crate::chain(&error), "library not probed");
+                    (None, Coverage::refused(pid, mapping, library))
+                }
+            },
+        };
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        match links {
+            Some(links) => drop(process.files.insert(mapping.file, (links, coverage))),
+            None => drop(process.failed.insert(mapping.file, coverage)),
+        }
+    }
+}
+
+impl Coverage {
+    fn of(pid: u32, mapping: &Mapping, library: &Library) -> Self {
+        let expensive = library.points.iter().filter_map(|point| {
+            Some(Missing { symbol: crate::probe::api(point.api)?.symbol, reason: point.expensive? })
+        });
+        Self {
+            pid,
+            library: mapping.path.clone(),
+            build_id: library.build_id.clone(),
+            attached: library.points.len(),
+            missing: library.missing.clone(),
+            expensive: expensive.collect(),
+        }
+    }
+
+    fn none(pid: u32, mapping: &Mapping, missing: Vec<Missing>) -> Self {
+        let library = mapping.path.clone();
+        Self { pid, library, build_id: None, attached: 0, missing, expensive: Vec::new() }
+    }
+
+    fn refused(pid: u32, mapping: &Mapping, library: &Library) -> Self {
+        let refused = library.points.iter().filter_map(|point| {
+            Some(Missing {
+                symbol: crate::probe::api(point.api)?.symbol,
+                reason: "the kernel refused the probe",
+            })
+        });
+        let missing = library.missing.iter().cloned().chain(refused).collect();
+        Self { build_id: library.build_id.clone(), ..Self::none(pid, mapping, missing) }
+    }
+}
+
+/// One mapping a file: a library may be mapped executable in several pieces.
+fn unique_files<'a>(mappings: &[(&'a Mapping, Layer)]) -> Vec<(&'a Mapping, Layer)> {
+    let mut seen = std::collections::HashSet::new();
+    mappings.iter().filter(|(mapping, _)| seen.insert(mapping.file)).copied().collect()
+}

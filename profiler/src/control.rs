@@ -1,0 +1,230 @@
+//! The controlling side of an observation: which processes are in the group, what is attached, what things are called.
+//!
+//! In: a pid, and [`Report`]s of the correlating thread. Out: attached probes, [`Input`]s that say what was learnt.
+//! All looking at the system while observing happens here, on one thread.
+
+use crate::attach::{Attacher, KernelError, Learnt};
+use crate::clock;
+use crate::correlate::KernelKey;
+use crate::decode::Change;
+use crate::server::known;
+use crate::session::{Input, Report};
+use crate::span::model::Resource;
+use crate::span::{Subject, resource};
+use crate::symbol::{self, Name, Reason};
+use crate::target::{self, Identity, Mapping, Member};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Keeps the group and its probes.
+pub struct Control {
+    root: u32,
+    /// Probes and kernel side.
+    pub attacher: Attacher,
+    /// Every process of the group, also those that are gone.
+    members: BTreeMap<u32, Member>,
+    start_ticks: HashMap<u32, u64>,
+    mappings: HashMap<u32, Vec<Mapping>>,
+    /// Kernels that wait for a look at their process.
+    unnamed: Vec<KernelKey>,
+    names: HashMap<KernelKey, Name>,
+    given: Vec<(String, String)>,
+    /// The server that the group was recognised as.
+    pub server: &'static str,
+}
+
+impl Control {
+    /// For the tree of `root`. `given` are the operator's resource attributes.
+    #[must_use]
+    pub fn new(root: u32, attacher: Attacher, given: Vec<(String, String)>) -> Self {
+        Self {
+            root,
+            attacher,
+            members: BTreeMap::new(),
+            start_ticks: HashMap::new(),
+            mappings: HashMap::new(),
+            unnamed: Vec::new(),
+            names: HashMap::new(),
+            given,
+            server: recognise(&target::identity(root)),
+        }
+    }
+
+    /// The resource of a process.
+    #[must_use]
+    pub fn resource(&self, pid: u32) -> Arc<Resource> {
+        let identity = target::identity(pid);
+        let own = |name: &str| match name {
+            "OTEL_SERVICE_NAME" => identity.service_name.clone(),
+            "OTEL_RESOURCE_ATTRIBUTES" => identity.resource_attributes.clone(),
+            _ => None,
+        };
+        let given = crate::export::identity(own).into_iter().chain(self.given.iter().cloned()).collect();
+        Arc::new(resource(&Subject {
+            pid,
+            start_ticks: identity.start_ticks,
+            executable: identity.executable.to_string_lossy().into_owned(),
+            server: self.server,
+            host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            container_id: identity.container_id,
+            given,
+        }))
+    }
+
+    /// Attaches to the whole tree as it is now.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be told its targets.
+    pub fn attach_tree(&mut self, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
+        for pid in target::descendants(self.root) {
+            self.add(pid, learn)?;
+        }
+        // A child born between the walk and its parent's becoming a target was seen by neither.
+        for pid in target::descendants(self.root) {
+            self.add(pid, learn)?;
+        }
+        Ok(())
+    }
+
+    /// Acts upon a report.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be told.
+    pub fn act(&mut self, report: Report, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
+        match report {
+            Report::Changed(_, Change::Forked { task }) => {
+                if target::is_process(task) {
+                    self.add(task, learn)?;
+                }
+            }
+            Report::Changed(pid, Change::Executed | Change::Mapped) => self.rescan(pid, learn),
+            Report::Changed(pid, Change::Exited) => {
+                if !self.is_alive(pid) {
+                    self.remove(pid, learn);
+                }
+            }
+            Report::Uninteresting(connection) => self.attacher.kernel().stop_payload(connection),
+            Report::Listener(pid, fd) => {
+                if let Some(port) = target::listener_port(pid, fd) {
+                    learn(Input::Listener { pid, fd, port });
+                }
+            }
+            Report::Kernel(kernel) => self.unnamed.push(kernel),
+        }
+        Ok(())
+    }
+
+    /// Names kernels that were launched since the last call, and lets go of processes that are gone.
+    pub fn sweep(&mut self, learn: &mut dyn FnMut(Input)) {
+        self.name_kernels();
+        let gone: Vec<u32> = self.attacher.pids().filter(|pid| !self.is_alive(*pid)).collect();
+        for pid in gone {
+            self.remove(pid, learn);
+        }
+    }
+
+    /// Looks at every process anew: reports may have been dropped.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be told.
+    pub fn rescan_all(&mut self, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
+        self.attach_tree(learn)?;
+        let pids: Vec<u32> = self.attacher.pids().collect();
+        for pid in pids {
+            self.rescan(pid, learn);
+        }
+        self.sweep(learn);
+        Ok(())
+    }
+
+    /// The pid that was asked for.
+    #[must_use]
+    pub fn root(&self) -> u32 {
+        self.root
+    }
+
+    /// Whether no process of the group is left.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.attacher.pids().next().is_none()
+    }
+
+    /// Every process of the group, also those that are gone.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.members.values().cloned().collect()
+    }
+
+    /// A kernel's name, if it has been looked for.
+    #[must_use]
+    pub fn name(&self, kernel: KernelKey) -> Name {
+        self.names.get(&kernel).cloned().unwrap_or(Name::Unknown(Reason::ProcessGone))
+    }
+
+    fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
+        if self.attacher.has(pid) || target::require(pid).is_err() {
+            return Ok(());
+        }
+        let identity = target::identity(pid);
+        self.start_ticks.insert(pid, identity.start_ticks);
+        let role = if pid == self.root { "root" } else { "child" };
+        self.members.insert(pid, Member { pid, comm: identity.comm.clone(), role, gpu: false });
+        if self.server == "generic" {
+            self.server = recognise(&identity);
+        }
+        let resource = self.resource(pid);
+        self.attacher.add(pid, &mut |learnt| learn(Input::Learnt(learnt, Arc::clone(&resource))))?;
+        self.remember(pid);
+        tracing::info!(pid, comm = identity.comm, gpu = self.attacher.has_gpu(pid), "attached");
+        Ok(())
+    }
+
+    fn rescan(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) {
+        if !self.attacher.has(pid) {
+            return;
+        }
+        let resource = self.resource(pid);
+        self.attacher.rescan(pid, &mut |learnt: Learnt| learn(Input::Learnt(learnt, Arc::clone(&resource))));
+        self.remember(pid);
+    }
+
+    /// Keeps what is wanted of a process after it is gone: its code's mappings and whether it used the GPU.
+    fn remember(&mut self, pid: u32) {
+        if let Some(member) = self.members.get_mut(&pid) {
+            member.gpu = self.attacher.has_gpu(pid);
+        }
+        self.mappings.remove(&pid);
+    }
+
+    fn remove(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) {
+        self.name_kernels();
+        self.attacher.remove(pid);
+        self.mappings.remove(&pid);
+        learn(Input::Gone { pid, time_ns: clock::monotonic_ns() });
+        tracing::info!(pid, "process ended");
+    }
+
+    /// The same process, not another that got its number, and not one whose last thread has ended.
+    fn is_alive(&self, pid: u32) -> bool {
+        let same = target::start_ticks(pid).is_some_and(|ticks| self.start_ticks.get(&pid) == Some(&ticks));
+        same && std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+    }
+
+    fn name_kernels(&mut self) {
+        let mut by_process: HashMap<u32, Vec<u64>> = HashMap::new();
+        for kernel in self.unnamed.drain(..) {
+            by_process.entry(kernel.pid).or_default().push(kernel.function);
+        }
+        for (pid, functions) in by_process {
+            let mappings =
+                self.mappings.entry(pid).or_insert_with(|| target::mappings(pid).unwrap_or_default());
+            for (function, name) in symbol::names(pid, mappings, &functions) {
+                self.names.insert(KernelKey { pid, function }, name);
+            }
+        }
+    }
+}
+
+fn recognise(identity: &Identity) -> &'static str {
+    known::recognise(&identity.comm, &identity.executable.to_string_lossy(), &identity.command_line)
+}

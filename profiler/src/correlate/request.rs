@@ -1,0 +1,406 @@
+//! One exchange of a connection as a request's life: when it arrived, was answered, spoke its first token, ended.
+//!
+//! In: [`Signal`]s of the HTTP observer and the shares of steps it rode in. Out: a [`Request`], finished exactly
+//! once. A state that was skipped stays `None`: unknown, not zero.
+
+use super::share::Share;
+use crate::http::{self, Fact, RequestFacts, RequestHead, ServerCount, Signal, SignalKind, Streaming, Usage};
+use crate::server::route::{self, Route};
+
+/// How sure an edge between a request and GPU work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub enum Evidence {
+    /// The same id on both sides.
+    E0,
+    /// The same message or call.
+    E1,
+    /// The only candidate.
+    E2,
+    /// One of several candidates: a share, never a fact.
+    E3,
+    /// None.
+    E4,
+}
+
+impl Evidence {
+    /// The name in attributes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::E0 => "E0",
+            Self::E1 => "E1",
+            Self::E2 => "E2",
+            Self::E3 => "E3",
+            Self::E4 => "E4",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Answered to the end.
+    Completed,
+    /// The client left first.
+    Aborted,
+    /// Refused with a 4xx.
+    Rejected,
+    /// The server failed: 5xx, an error in the stream, or it closed before the end.
+    Error,
+    /// A part of it was not seen.
+    Partial,
+    /// The process ended under it.
+    Lost,
+}
+
+impl Outcome {
+    /// All of them, in the order of the summary.
+    pub const ALL: [Self; 6] =
+        [Self::Completed, Self::Aborted, Self::Rejected, Self::Error, Self::Partial, Self::Lost];
+
+    /// The value of `gpuspan.outcome`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Aborted => "aborted",
+            Self::Rejected => "rejected",
+            Self::Error => "error",
+            Self::Partial => "partial",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A request and what is known of it. Times are `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Process that served it.
+    pub pid: u32,
+    /// Connection id.
+    pub connection: u64,
+    /// Number of the exchange on the connection.
+    pub exchange: u32,
+    /// Port the server listens on, if known.
+    pub server_port: Option<u16>,
+    /// First byte seen of it.
+    pub opened_ns: u64,
+    /// The request itself was seen from its first byte.
+    pub seen_from_start: bool,
+    /// Its head.
+    pub head: Option<Box<RequestHead>>,
+    /// Where it went, if the path is one that model servers have.
+    pub route: Option<&'static Route>,
+    /// Its last byte: the moment from which it can be queued.
+    pub arrived_ns: Option<u64>,
+    /// What its body says.
+    pub facts: RequestFacts,
+    /// Response status.
+    pub status: Option<u16>,
+    /// How the response is streamed.
+    pub streaming: Streaming,
+    /// First byte of the response.
+    pub answered_ns: Option<u64>,
+    /// First non-empty delta.
+    pub first_token_ns: Option<u64>,
+    /// Last non-empty delta.
+    pub last_token_ns: Option<u64>,
+    /// Non-empty deltas seen.
+    pub deltas: u64,
+    /// Times of deltas, thinned.
+    pub delta_times: Thinned,
+    /// Response id.
+    pub id: Option<String>,
+    /// Model as the response names it.
+    pub response_model: Option<String>,
+    /// Token counts as the server reports them.
+    pub usage: Usage,
+    /// Why each choice ended.
+    pub finish_reasons: Vec<String>,
+    /// The response has an error: its type or code.
+    pub error: Option<String>,
+    /// GPU work before the first token.
+    pub prefill: Share,
+    /// GPU work after it.
+    pub decode: Share,
+    /// Start of the first step it may have ridden in.
+    pub first_step_ns: Option<u64>,
+    /// Weakest evidence of its edges to steps.
+    pub evidence: Evidence,
+    /// Its end.
+    pub ended_ns: u64,
+    /// How.
+    pub outcome: Outcome,
+}
+
+impl Request {
+    pub(super) fn new(pid: u32, connection: u64, exchange: u32, opened_ns: u64) -> Self {
+        Self {
+            pid,
+            connection,
+            exchange,
+            server_port: None,
+            opened_ns,
+            seen_from_start: true,
+            head: None,
+            route: None,
+            arrived_ns: None,
+            facts: RequestFacts::default(),
+            status: None,
+            streaming: Streaming::None,
+            answered_ns: None,
+            first_token_ns: None,
+            last_token_ns: None,
+            deltas: 0,
+            delta_times: Thinned::default(),
+            id: None,
+            response_model: None,
+            usage: Usage::default(),
+            finish_reasons: Vec::new(),
+            error: None,
+            prefill: Share::default(),
+            decode: Share::default(),
+            first_step_ns: None,
+            evidence: Evidence::E4,
+            ended_ns: opened_ns,
+            outcome: Outcome::Lost,
+        }
+    }
+
+    /// Takes one signal; true when it was the last.
+    pub(super) fn take(&mut self, signal: Signal) -> bool {
+        let time_ns = signal.time_ns;
+        match signal.kind {
+            SignalKind::RequestStart => self.opened_ns = time_ns,
+            SignalKind::RequestUnseen => self.seen_from_start = false,
+            SignalKind::RequestHead(head) => {
+                self.route = route::find(&head.path);
+                self.head = Some(head);
+            }
+            SignalKind::RequestEnd(end) => {
+                self.arrived_ns = end.complete.then_some(time_ns);
+                self.facts = end.facts;
+            }
+            SignalKind::ResponseStart => self.answered_ns = Some(time_ns),
+            SignalKind::ResponseHead(head) => {
+                self.status = Some(head.status);
+                self.streaming = head.streaming;
+            }
+            SignalKind::Token { .. } => self.token(time_ns),
+            SignalKind::Fact(fact) => self.learn(fact),
+            SignalKind::ResponseEnd(end) => {
+                self.finish(time_ns, self.outcome_of(end.outcome));
+                return true;
+            }
+            SignalKind::Informational { .. }
+            | SignalKind::InputEnded
+            | SignalKind::Upgraded
+            | SignalKind::Malformed(_) => {}
+        }
+        false
+    }
+
+    /// Ends the request.
+    pub(super) fn finish(&mut self, time_ns: u64, outcome: Outcome) {
+        self.ended_ns = time_ns;
+        self.outcome = outcome;
+    }
+
+    fn token(&mut self, time_ns: u64) {
+        self.first_token_ns.get_or_insert(time_ns);
+        self.last_token_ns = Some(time_ns);
+        self.deltas += 1;
+        self.delta_times.push(time_ns);
+    }
+
+    fn learn(&mut self, fact: Fact) {
+        match fact {
+            Fact::Id(id) => self.id = Some(id),
+            Fact::Model(model) => self.response_model = Some(model),
+            Fact::Usage(usage) => self.usage = usage,
+            Fact::FinishReason { reason, .. } => self.finish_reasons.push(reason),
+            Fact::Count(count, value) => self.count(count, value),
+            Fact::Time(..) => {}
+            Fact::Error { kind, code } => self.error = kind.or(code).or_else(|| Some("error".to_owned())),
+        }
+    }
+
+    /// Counts of one server family fill in what `usage` does not say.
+    fn count(&mut self, count: ServerCount, value: u64) {
+        let slot = match count {
+            ServerCount::EvalCount
+            | ServerCount::PredictedN
+            | ServerCount::TokensPredicted
+            | ServerCount::GeneratedTokens => &mut self.usage.output,
+            ServerCount::PromptEvalCount | ServerCount::TokensEvaluated => &mut self.usage.input,
+            ServerCount::CacheN => &mut self.usage.cached,
+            ServerCount::PromptN | ServerCount::DraftN | ServerCount::TokensCached | ServerCount::IdSlot => {
+                return;
+            }
+        };
+        slot.get_or_insert(value);
+    }
+
+    fn outcome_of(&self, end: http::Outcome) -> Outcome {
+        let status = self.status.unwrap_or(0);
+        match end {
+            http::Outcome::Partial => Outcome::Partial,
+            _ if !self.seen_from_start => Outcome::Partial,
+            http::Outcome::Truncated(http::End::Closed) => Outcome::Error,
+            http::Outcome::Truncated(_) => Outcome::Aborted,
+            http::Outcome::Complete if status >= 500 || self.error.is_some() && status < 400 => {
+                Outcome::Error
+            }
+            http::Outcome::Complete if status >= 400 => Outcome::Rejected,
+            http::Outcome::Complete => Outcome::Completed,
+        }
+    }
+
+    /// It asks a model to generate or embed: only such requests have a queue, a prefill and a share of the GPU.
+    #[must_use]
+    pub fn is_inference(&self) -> bool {
+        self.route.is_some_and(|route| route.operation.is_some())
+    }
+
+    /// From the last byte of the request to the first non-empty delta, nanoseconds.
+    #[must_use]
+    pub fn time_to_first_token_ns(&self) -> Option<u64> {
+        self.first_token_ns?.checked_sub(self.arrived_ns?)
+    }
+
+    /// Tokens generated, as the server reports them.
+    #[must_use]
+    pub fn output_tokens(&self) -> Option<u64> {
+        self.usage.output
+    }
+
+    /// GPU work of both phases.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let mut sum = self.prefill;
+        sum.add(&self.decode);
+        sum
+    }
+}
+
+/// Times of a growing series, at most [`Thinned::MOST`] of them: when full, every second one goes and from then on
+/// only every second one comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Thinned {
+    times: Vec<u64>,
+    seen: u64,
+    stride_log2: u32,
+}
+
+impl Thinned {
+    /// Events on a decode span: enough to see a stall, small beside the 256 KB of a trace (63 bytes each).
+    pub const MOST: usize = 64;
+
+    fn push(&mut self, time_ns: u64) {
+        let wanted = self.seen.trailing_zeros() >= self.stride_log2;
+        self.seen += 1;
+        if !wanted {
+            return;
+        }
+        if self.times.len() == Self::MOST {
+            let mut index = 0;
+            self.times.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.stride_log2 += 1;
+            // The one that overflowed stands on an even place of the thinner series, so it stays.
+        }
+        self.times.push(time_ns);
+    }
+
+    /// What was kept, oldest first, with its ordinal counted from 0.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        (0u64..).map(|n| n << self.stride_log2).zip(self.times.iter().copied())
+    }
+
+    /// How many were left out.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.seen - self.times.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinning_keeps_the_first_and_an_even_spread() {
+        let mut series = Thinned::default();
+        for time in 0..1000 {
+            series.push(time);
+        }
+        assert!(series.iter().all(|(ordinal, time)| ordinal == time), "{series:?}");
+        let kept = series.iter().count();
+        assert!((32..=64).contains(&kept), "{kept}");
+        assert_eq!(series.left_out(), 1000 - kept as u64);
+    }
+
+    fn signal(time_ns: u64, kind: SignalKind) -> Signal {
+        Signal { time_ns, exchange: 0, kind }
+    }
+
+    fn end(outcome: http::Outcome) -> SignalKind {
+        SignalKind::ResponseEnd(http::ResponseEnd {
+            outcome,
+            body_bytes: 0,
+            lost_bytes: 0,
+            events: 0,
+            saw_done: false,
+        })
+    }
+
+    fn status(status: u16) -> SignalKind {
+        SignalKind::ResponseHead(Box::new(http::ResponseHead {
+            status,
+            streaming: Streaming::None,
+            opaque: false,
+            request_id: None,
+            content_length: None,
+        }))
+    }
+
+    #[test]
+    fn outcomes() {
+        let error = || SignalKind::Fact(Fact::Error { kind: None, code: None });
+        for (signals, outcome) in [
+            (vec![status(200), end(http::Outcome::Complete)], Outcome::Completed),
+            (vec![status(200), error(), end(http::Outcome::Complete)], Outcome::Error),
+            (vec![status(429), error(), end(http::Outcome::Complete)], Outcome::Rejected),
+            (vec![status(503), end(http::Outcome::Complete)], Outcome::Error),
+            (vec![status(200), end(http::Outcome::Truncated(http::End::EndOfInput))], Outcome::Aborted),
+            (vec![status(200), end(http::Outcome::Truncated(http::End::Failed))], Outcome::Aborted),
+            (vec![end(http::Outcome::Truncated(http::End::Closed))], Outcome::Error),
+            (vec![status(200), end(http::Outcome::Partial)], Outcome::Partial),
+            (vec![SignalKind::RequestUnseen, end(http::Outcome::Complete)], Outcome::Partial),
+        ] {
+            let mut request = Request::new(1, 2, 3, 4);
+            let mut last = false;
+            for kind in signals {
+                assert!(!last, "the end comes last");
+                last = request.take(signal(9, kind));
+            }
+            assert!(last);
+            assert_eq!((request.outcome, request.ended_ns), (outcome, 9));
+        }
+    }
+
+    #[test]
+    fn the_first_token_counts_from_the_last_byte_of_the_request() {
+        let mut request = Request::new(1, 2, 3, 4);
+        let arrived =
+            http::RequestEnd { complete: true, body_bytes: 0, lost_bytes: 0, facts: RequestFacts::default() };
+        request.take(signal(100, SignalKind::RequestEnd(Box::new(arrived))));
+        for time in [150, 160] {
+            request.take(signal(time, SignalKind::Token { choice: 0, event: 1, token_ids: None }));
+        }
+        assert_eq!(request.time_to_first_token_ns(), Some(50));
+        assert_eq!((request.deltas, request.last_token_ns), (2, Some(160)));
+    }
+}

@@ -1,0 +1,107 @@
+//! Sums since the attach: what the summary and the metrics are made of.
+
+use super::operation::{Ignored, KernelKey};
+use super::step::{Step, Work};
+use crate::probe;
+use std::collections::BTreeMap;
+
+/// Kernels counted by themselves; launches of further ones are counted together.
+pub const MOST_KERNELS: usize = 20_000;
+
+/// Running totals.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    calls: Vec<u64>,
+    ignored: BTreeMap<Ignored, u64>,
+    /// Events that became part of an operation, a request or a process's life.
+    pub joined: u64,
+    /// Requests under way when the observation ended.
+    pub pending: u64,
+    /// GPU work of closed steps. Its `kernels` are bounded by [`MOST_KERNELS`].
+    pub work: Work,
+    /// Launches of kernels beyond the bound.
+    pub uncounted_kernels: u64,
+    /// Closed steps.
+    pub steps: u64,
+    /// GPU time of closed steps at least, nanoseconds.
+    pub gpu_lo_ns: u64,
+    /// GPU time of closed steps at most, nanoseconds.
+    pub gpu_hi_ns: u64,
+    /// The most that steps without any request can have taken, nanoseconds.
+    pub unattributed_ns: u64,
+    /// Launches recorded into graphs by processes that are gone.
+    pub captured_launches: u64,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            calls: vec![0; probe::CATALOG.len()],
+            ignored: BTreeMap::new(),
+            joined: 0,
+            pending: 0,
+            work: Work::default(),
+            uncounted_kernels: 0,
+            steps: 0,
+            gpu_lo_ns: 0,
+            gpu_hi_ns: 0,
+            unattributed_ns: 0,
+            captured_launches: 0,
+        }
+    }
+}
+
+impl Totals {
+    pub(super) fn call(&mut self, api: u16) {
+        if let Some(count) = self.calls.get_mut(usize::from(api)) {
+            *count += 1;
+        }
+    }
+
+    pub(super) fn ignored(&mut self, reason: Ignored) {
+        *self.ignored.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn step(&mut self, step: &Step, attributed: bool) {
+        let (lo, hi) = step.gpu_bounds_ns();
+        self.steps += 1;
+        self.gpu_lo_ns += lo;
+        self.gpu_hi_ns += hi;
+        if !attributed {
+            self.unattributed_ns += hi;
+        }
+        self.add_work(&step.work);
+    }
+
+    fn add_work(&mut self, work: &Work) {
+        self.work.add_counts(work);
+        for (kernel, (direct, nodes)) in &work.kernels {
+            self.add_kernel(*kernel, *direct, *nodes);
+        }
+    }
+
+    fn add_kernel(&mut self, kernel: KernelKey, direct: u64, nodes: u64) {
+        let kernels = &mut self.work.kernels;
+        if kernels.len() >= MOST_KERNELS && !kernels.contains_key(&kernel) {
+            self.uncounted_kernels += direct + nodes;
+            return;
+        }
+        let counts = kernels.entry(kernel).or_default();
+        counts.0 += direct;
+        counts.1 += nodes;
+    }
+
+    /// Calls as made, by function, those that were made.
+    pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        probe::CATALOG
+            .iter()
+            .zip(&self.calls)
+            .filter(|(_, count)| **count > 0)
+            .map(|(api, count)| (api.symbol, *count))
+    }
+
+    /// Calls that became nothing of their own, with the reason.
+    pub fn ignored_by_reason(&self) -> impl Iterator<Item = (Ignored, u64)> {
+        Ignored::ALL.into_iter().map(|reason| (reason, self.ignored.get(&reason).copied().unwrap_or(0)))
+    }
+}

@@ -1,0 +1,208 @@
+//! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
+
+use super::{Body, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket};
+use crate::probe;
+use profiler_common::event::{change, direction, end_reason, kind};
+
+/// Reads one record.
+///
+/// # Errors
+/// A [`Rejected`] reason; the caller counts it and goes on.
+pub fn decode(record: &[u8]) -> Result<Event, Rejected> {
+    let mut fields = Fields(record);
+    let kind = fields.u32()?;
+    let head = Head {
+        api: fields.u16()?,
+        detail: fields.u16()?,
+        pid: fields.u32()?,
+        tid: fields.u32()?,
+        time_ns: fields.u64()?,
+    };
+    let body = match kind {
+        kind::LAUNCH => launch(&head, &mut fields)?,
+        kind::CALL => {
+            Body::Gpu(GpuCall { api: head.api()?, data: CallData::Entered { args: fields.args()? } })
+        }
+        kind::CALL_DONE => Body::Gpu(GpuCall { api: head.api()?, data: returned(&mut fields)? }),
+        kind::SOCKET_OPEN => Body::Socket(Socket::Opened {
+            connection: fields.u64()?,
+            fd: fields.u32()?,
+            listener_fd: fields.u32()?,
+        }),
+        kind::SOCKET_DATA => Body::Socket(data(&head, &mut fields)?),
+        kind::SOCKET_END => Body::Socket(ended(&head, &mut fields)?),
+        kind::PROCESS => Body::Process(changed(&head, &mut fields)?),
+        _ => return Err(Rejected::UnknownKind),
+    };
+    Ok(Event { pid: head.pid, tid: head.tid, time_ns: head.time_ns, body })
+}
+
+struct Head {
+    api: u16,
+    detail: u16,
+    pid: u32,
+    tid: u32,
+    time_ns: u64,
+}
+
+impl Head {
+    fn api(&self) -> Result<u16, Rejected> {
+        probe::api(self.api).map(|_| self.api).ok_or(Rejected::UnknownApi)
+    }
+}
+
+fn launch(head: &Head, fields: &mut Fields) -> Result<Body, Rejected> {
+    let (function, stream, caller) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let grid = [fields.u32()?, u32::from(fields.u16()?), u32::from(fields.u16()?)];
+    let block = [fields.u16()?, fields.u16()?, head.detail];
+    let launch = Launch { function, stream, caller, grid, block, shared_bytes: fields.u32()? };
+    Ok(Body::Gpu(GpuCall { api: head.api()?, data: CallData::Launch(launch) }))
+}
+
+fn returned(fields: &mut Fields) -> Result<CallData, Rejected> {
+    Ok(CallData::Returned {
+        entered_ns: fields.u64()?,
+        args: fields.args()?,
+        result: fields.u64()?.cast_signed(),
+        out: fields.u64()?,
+    })
+}
+
+fn data(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
+    let direction = match head.detail {
+        direction::RECEIVED => Direction::Received,
+        direction::SENT => Direction::Sent,
+        _ => return Err(Rejected::BadValue),
+    };
+    let (connection, position) = (fields.u64()?, fields.u64()?);
+    let (len, lost_after) = (fields.u32()?, fields.u32()?);
+    let bytes = fields.0.get(..len as usize).ok_or(Rejected::Truncated)?.to_vec();
+    Ok(Socket::Data { connection, direction, position, bytes, lost_after })
+}
+
+fn ended(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
+    let (connection, fd, error) = (fields.u64()?, fields.u32()?, fields.u32()?);
+    let end = match head.detail {
+        end_reason::CLOSED => End::Closed,
+        end_reason::END_OF_INPUT => End::EndOfInput,
+        end_reason::FAILED => End::Failed(error),
+        _ => return Err(Rejected::BadValue),
+    };
+    Ok(Socket::Ended { connection, fd, end })
+}
+
+fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
+    Ok(match head.detail {
+        change::FORK => Change::Forked { task: fields.u32()? },
+        change::EXEC => Change::Executed,
+        change::EXIT => Change::Exited,
+        change::MAP => Change::Mapped,
+        _ => return Err(Rejected::BadValue),
+    })
+}
+
+/// What of the record has not been read yet. Little-endian, as both supported machines are.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Rejected> {
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(Rejected::Truncated)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    fn u16(&mut self) -> Result<u16, Rejected> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Rejected> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Rejected> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn args(&mut self) -> Result<[u64; 5], Rejected> {
+        Ok([self.u64()?, self.u64()?, self.u64()?, self.u64()?, self.u64()?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use profiler_common::event;
+
+    /// The bytes of a contract type, as the kernel side writes them.
+    fn bytes<T: Copy>(value: &T) -> Vec<u8> {
+        // SAFETY: contract types have no padding (profiler_common::layout), so every byte is initialised.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
+    }
+
+    fn head(kind: u32, detail: u16) -> event::Head {
+        event::Head { kind, api: 1, detail, tgid: 10, tid: 11, time_ns: 12 }
+    }
+
+    #[test]
+    fn a_launch_comes_out_as_it_went_in() {
+        let record = event::Launch {
+            head: head(kind::LAUNCH, 5),
+            function: 0xf00,
+            stream: 7,
+            caller: 0xca11,
+            grid_x: 70_000,
+            grid_y: 2,
+            grid_z: 3,
+            block_x: 128,
+            block_y: 4,
+            shared_bytes: 99_000,
+        };
+        let event = decode(&bytes(&record)).unwrap();
+        assert_eq!((event.pid, event.tid, event.time_ns), (10, 11, 12));
+        let launch = Launch {
+            function: 0xf00,
+            stream: 7,
+            caller: 0xca11,
+            grid: [70_000, 2, 3],
+            block: [128, 4, 5],
+            shared_bytes: 99_000,
+        };
+        assert_eq!(event.body, Body::Gpu(GpuCall { api: 1, data: CallData::Launch(launch) }));
+    }
+
+    #[test]
+    fn payload_is_as_long_as_the_record_says_and_not_as_its_class() {
+        let data = event::SocketData {
+            head: head(kind::SOCKET_DATA, direction::SENT),
+            connection: 9,
+            position: 100,
+            len: 5,
+            lost_after: 3,
+        };
+        let mut record = bytes(&data);
+        record.extend(b"hello and the rest of the class");
+        let Body::Socket(Socket::Data { bytes, lost_after, position, .. }) = decode(&record).unwrap().body
+        else {
+            panic!("not data");
+        };
+        assert_eq!((bytes.as_slice(), position, lost_after), (&b"hello"[..], 100, 3));
+        assert_eq!(decode(&record[..50]).unwrap_err(), Rejected::Truncated);
+    }
+
+    #[test]
+    fn every_prefix_of_every_kind_is_rejected_or_read() {
+        for kind in 0..12 {
+            for detail in 0..6 {
+                let full = [bytes(&head(kind, detail)), vec![0; 64]].concat();
+                for len in 0..full.len() {
+                    let _ = decode(&full[..len]);
+                }
+                assert_eq!(decode(&full[..23]).unwrap_err(), Rejected::Truncated);
+            }
+        }
+        assert_eq!(decode(&bytes(&head(99, 0))).unwrap_err(), Rejected::UnknownKind);
+        let mut unknown = event::Call { head: head(kind::CALL, 0), args: [0; 5] };
+        unknown.head.api = u16::MAX;
+        assert_eq!(decode(&bytes(&unknown)).unwrap_err(), Rejected::UnknownApi);
+    }
+}

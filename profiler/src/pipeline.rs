@@ -1,0 +1,436 @@
+//! The wiring of an observation: the only file that spawns threads, makes channels and orders the shutdown.
+//!
+//! ```text
+//! ring ─► receive+decode ──events_to_correlate──► correlate ──spans_to_export──► export
+//!             thread                               thread │                      thread (tokio)
+//!                        control (this thread) ◄──reports─┘
+//!                          attach, names, view
+//! ```
+//! Shutdown goes with the data: probes out, ring drained, engine finished, exporters flushed, summary made.
+
+use crate::account::{
+    Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss, Own,
+    ReceiveTerms, Steps, Summary, Target,
+};
+use crate::attach::{Attacher, Kernel, KernelError};
+use crate::clock;
+use crate::config::Config;
+use crate::control::Control;
+use crate::export::{self, Batch, Exporter, Ledger};
+use crate::metric::Registry;
+use crate::probe::Direction;
+use crate::receive::{self, Received};
+use crate::session::{Input, Report, Session};
+use crate::symbol::{self, Name};
+use crate::target::{self, ProcessError};
+use crate::view::View;
+use profiler_common::counter::Counters;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Batches between receiving and correlating: 64 of 4,096 events each hold a second at 250,000 events a second.
+/// When they are full the ring holds on, and when that is full the kernel side counts.
+const EVENTS_TO_CORRELATE: usize = 64;
+/// Reports to the controlling thread. Beyond it they are dropped and everything is looked at anew.
+const REPORTS: usize = 4096;
+/// Between two looks of the controlling thread when nothing reports.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two ticks of the engine.
+const TICK: Duration = Duration::from_millis(200);
+/// Between two sweeps over processes and names.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// Why an observation could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The pid is no target.
+    #[error(transparent)]
+    Target(#[from] ProcessError),
+    /// The kernel side could not be put in place or used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// An exporter could not be set up.
+    #[error(transparent)]
+    Export(#[from] export::OpenError),
+    /// A thread could not be started, or a file not written.
+    #[error("failed to {0}")]
+    System(&'static str, #[source] std::io::Error),
+    /// A thread panicked, which is a bug.
+    #[error("the {0} thread panicked: this is a bug in gpuspan")]
+    Panicked(&'static str),
+}
+
+/// Observes until the duration is over, `stop` is set, or the target is gone.
+///
+/// # Errors
+/// See [`RunError`]. Once probes are in place, trouble degrades the observation instead of ending it.
+pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Summary, RunError> {
+    target::require(config.pid)?;
+    let mut kernel = Kernel::load(&config.kernel)?;
+    let ring = kernel.take_ring().ok_or(KernelError::Incomplete("EVENTS"))?;
+    let mut control = Control::new(config.pid, Attacher::new(kernel), config.given.clone());
+
+    let registry = Arc::new(Registry::default());
+    let root = control.resource(config.pid);
+    let session =
+        Session::new(Arc::clone(&registry), root, seed(), clock::unix_ns(), clock::unix_offset_ns());
+    let session = Arc::new(Mutex::new(session));
+
+    let ledger = Arc::new(Ledger::default());
+    let exporter = ExportThread::start(config, &ledger)?;
+    let (events_to_correlate, inputs) = sync_channel(EVENTS_TO_CORRELATE);
+    let (reports_to_control, reports) = sync_channel(REPORTS);
+    let missed = Arc::new(AtomicBool::new(false));
+    let correlate = spawn("correlate", {
+        let (session, missed) = (Arc::clone(&session), Arc::clone(&missed));
+        let spans_to_export = exporter.sender.clone();
+        move || correlate(&session, &inputs, &reports_to_control, &missed, &spans_to_export)
+    })?;
+    let received = Arc::new(Received::default());
+    let stop_receive = Arc::new(AtomicBool::new(false));
+    let receive = spawn("receive", {
+        let (received, stop) = (Arc::clone(&received), Arc::clone(&stop_receive));
+        let events_to_correlate = events_to_correlate.clone();
+        move || {
+            // A closed channel means that correlation panicked; the ring is drained all the same.
+            receive::drain(ring, &received, &stop, |events| {
+                drop(events_to_correlate.send(Input::Events(events)))
+            })
+        }
+    })?;
+
+    let start = Instant::now();
+    let mut send = |input| drop(events_to_correlate.send(input));
+    let outcome = control.attach_tree(&mut send);
+    if outcome.is_ok() {
+        ready(config)?;
+        observe(
+            config,
+            stop,
+            &mut control,
+            &mut send,
+            &reports,
+            &missed,
+            &exporter,
+            &registry,
+            &session,
+            view,
+        );
+    }
+    let window = start.elapsed();
+
+    // Probes out; what they sent is still in the ring.
+    let detached = control.attacher.detach();
+    let (bpf_run_ns, bpf_run_count) = control.attacher.kernel_ref().run_statistics();
+    stop_receive.store(true, Ordering::Release);
+    let drained = join("receive", receive)?;
+    drop(events_to_correlate.send(Input::Finish));
+    drop(events_to_correlate);
+    join("correlate", correlate)?;
+    // Changes that were reported while shutting down want no action, kernels still want names.
+    let mut nowhere = |_| {};
+    for report in reports.try_iter() {
+        if matches!(report, Report::Kernel(_)) {
+            control.act(report, &mut nowhere)?;
+        }
+    }
+    control.sweep(&mut nowhere);
+    exporter.sender.offer(Batch::Metrics(registry.snapshot(clock::unix_ns())));
+    exporter.finish()?;
+    outcome?;
+    drained.map_err(|error| RunError::System("wait for the ring buffer", error))?;
+
+    let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+    let counters = control.attacher.kernel_ref().counters();
+    let own = Own {
+        attach_ms: control.attacher.attach_time.as_secs_f64() * 1e3,
+        detach_ms: detached.as_secs_f64() * 1e3,
+        bpf_run_ns,
+        bpf_run_count,
+        ..Own::usage()
+    };
+    let summary = summarise(&control, &session, &counters, &received, &ledger, window, own);
+    view.finish(&summary, &session);
+    Ok(summary)
+}
+
+/// The controlling thread's loop.
+#[expect(clippy::too_many_arguments, reason = "this is where all ends meet")]
+fn observe(
+    config: &Config,
+    stop: &AtomicBool,
+    control: &mut Control,
+    send: &mut dyn FnMut(Input),
+    reports: &Receiver<Report>,
+    missed: &AtomicBool,
+    exporter: &ExportThread,
+    registry: &Registry,
+    session: &Mutex<Session>,
+    view: &mut dyn View,
+) {
+    let start = Instant::now();
+    let end = config.duration.map(|duration| start + duration);
+    let mut tick = Every::new(TICK);
+    let mut sweep = Every::new(SWEEP);
+    let mut snapshot = Every::new(config.export.metric_interval);
+    while !stop.load(Ordering::Acquire) && end.is_none_or(|end| Instant::now() < end) && !control.is_over() {
+        let wait = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()).min(LOOK));
+        match reports.recv_timeout(wait) {
+            Ok(report) => act(control, report, send),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        reports.try_iter().take(REPORTS).for_each(|report| act(control, report, send));
+        if missed.swap(false, Ordering::AcqRel)
+            && let Err(error) = control.rescan_all(send)
+        {
+            tracing::warn!(error = %crate::chain(&error), "the target group is not followed any more");
+        }
+        if tick.is_due() {
+            send(Input::Tick { now_ns: clock::monotonic_ns(), unix_offset_ns: clock::unix_offset_ns() });
+            let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+            view.show(control, &session, start.elapsed());
+        }
+        if sweep.is_due() {
+            control.sweep(send);
+        }
+        if snapshot.is_due() {
+            exporter.sender.offer(Batch::Metrics(registry.snapshot(clock::unix_ns())));
+        }
+    }
+}
+
+fn act(control: &mut Control, report: Report, send: &mut dyn FnMut(Input)) {
+    if let Err(error) = control.act(report, send) {
+        tracing::warn!(error = %crate::chain(&error), "a change in the target group could not be followed");
+    }
+}
+
+/// The correlating thread's loop.
+fn correlate(
+    session: &Mutex<Session>,
+    inputs: &Receiver<Input>,
+    reports: &SyncSender<Report>,
+    missed: &AtomicBool,
+    spans_to_export: &export::Sender,
+) {
+    for input in inputs {
+        let last = matches!(input, Input::Finish);
+        let mut report = |report| {
+            // A full channel means that the controlling thread is behind: it will look at everything anew.
+            if let Err(TrySendError::Full(_)) = reports.try_send(report) {
+                missed.store(true, Ordering::Release);
+            }
+        };
+        let spans = session.lock().unwrap_or_else(PoisonError::into_inner).take(input, &mut report);
+        if !spans.is_empty() {
+            spans_to_export.offer(Batch::Spans(spans));
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+/// The thread with the tokio runtime of the exporters.
+struct ExportThread {
+    sender: export::Sender,
+    shutdown: tokio::sync::oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl ExportThread {
+    fn start(config: &Config, ledger: &Ledger) -> Result<Self, RunError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| RunError::System("start the exporters' runtime", error))?;
+        let exporter = runtime.block_on(Exporter::open(config.export.clone()))?;
+        let (sender, receiver) = export::queue(&config.export, ledger);
+        let (shutdown, asked) = tokio::sync::oneshot::channel();
+        let thread = spawn("export", move || {
+            runtime.block_on(exporter.run(receiver, async {
+                // Either word of the end will do: an answer, or that nobody is left to give one.
+                let _ = asked.await;
+            }));
+        })?;
+        Ok(Self { sender, shutdown, thread })
+    }
+
+    /// Flushes what is queued, within the exporters' own time limit.
+    fn finish(self) -> Result<(), RunError> {
+        drop(self.sender);
+        let _ = self.shutdown.send(());
+        join("export", self.thread)
+    }
+}
+
+/// A recurring moment.
+struct Every {
+    period: Duration,
+    next: Instant,
+}
+
+impl Every {
+    fn new(period: Duration) -> Self {
+        Self { period, next: Instant::now() + period }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = now >= self.next;
+        if due {
+            self.next = now + self.period;
+        }
+        due
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|error| RunError::System("start a thread", error))
+}
+
+fn join<T>(name: &'static str, thread: JoinHandle<T>) -> Result<T, RunError> {
+    thread.join().map_err(|_| RunError::Panicked(name))
+}
+
+/// Tells whoever waits for it that the probes are in place.
+fn ready(config: &Config) -> Result<(), RunError> {
+    let Some(path) = &config.ready_file else { return Ok(()) };
+    std::fs::write(path, "ready\n").map_err(|error| RunError::System("write the ready file", error))
+}
+
+/// Random for each run: ids of different runs and machines must differ.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes));
+    match read {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => clock::unix_ns() ^ u64::from(std::process::id()) << 48,
+    }
+}
+
+fn summarise(
+    control: &Control,
+    session: &Session,
+    counters: &[Counters],
+    received: &Received,
+    ledger: &Ledger,
+    window: Duration,
+    own: Own,
+) -> Summary {
+    let engine = &session.engine;
+    let totals = engine.totals();
+    let work = &totals.work;
+    let direction = |(direction, (count, bytes)): (Direction, &(u64, u64))| {
+        (direction.name(), Copies { count: *count, bytes: *bytes })
+    };
+    Summary {
+        window_s: window.as_secs_f64(),
+        target: Target { pid: control.root(), processes: control.members(), server: control.server },
+        calls: totals.calls().map(|(symbol, count)| (symbol.to_owned(), count)).collect(),
+        launches: launches(control, session),
+        copies: Direction::ALL.into_iter().zip(&work.copies).map(direction).collect(),
+        memory: BTreeMap::from([("unknown".to_owned(), engine.memory())]),
+        requests: session.requests.clone(),
+        steps: Steps {
+            total: totals.steps,
+            gpu_ns: GpuTime {
+                bounded_lo: totals.gpu_lo_ns,
+                bounded_hi: totals.gpu_hi_ns,
+                ..GpuTime::default()
+            },
+            unattributed_ns: totals.unattributed_ns,
+        },
+        loss: loss(session, counters, received, ledger),
+        coverage: control.attacher.coverage().cloned().collect(),
+        own,
+    }
+}
+
+fn launches(control: &Control, session: &Session) -> Launches {
+    let totals = session.engine.totals();
+    let mut by_name: BTreeMap<(String, Option<String>, &'static str), (u64, u64)> = BTreeMap::new();
+    let mut unnamed = totals.uncounted_kernels;
+    for (kernel, (direct, nodes)) in &totals.work.kernels {
+        let key = match control.name(*kernel) {
+            Name::Known(symbol) => (symbol::demangle(&symbol), Some(symbol.to_string()), "symbol"),
+            Name::Unknown(reason) => {
+                unnamed += direct + nodes;
+                (format!("{:#x}", kernel.function), None, reason.name())
+            }
+        };
+        let counts = by_name.entry(key).or_default();
+        counts.0 += direct;
+        counts.1 += nodes;
+    }
+    let mut by_kernel: Vec<_> = by_name
+        .into_iter()
+        .map(|((name, symbol, evidence), (count, graph_count))| KernelCount {
+            name,
+            symbol,
+            count,
+            graph_count,
+            evidence,
+        })
+        .collect();
+    by_kernel.sort_by_key(|kernel| std::cmp::Reverse(kernel.count + kernel.graph_count));
+    Launches {
+        total: totals.work.launches,
+        graph_launches: totals.work.graph_launches,
+        graph_nodes: totals.work.graph_nodes,
+        unknown_graphs: totals.work.unknown_graphs,
+        captured: session.engine.captured_launches(),
+        by_kernel,
+        unnamed,
+    }
+}
+
+fn loss(session: &Session, counters: &[Counters], received: &Received, ledger: &Ledger) -> Loss {
+    let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Acquire);
+    let totals = session.engine.totals();
+    let export = ledger.accounts().into_iter().filter_map(|(destination, signal, account)| {
+        let tally = account.tally();
+        let terms = ExportTerms {
+            produced: tally.produced,
+            exported: tally.exported,
+            dropped: tally.dropped.into_iter().collect(),
+            queued: tally.queued,
+        };
+        (terms != ExportTerms::default()).then(|| (format!("{destination}.{}", signal.name()), terms))
+    });
+    let mut loss = Loss {
+        kernel: Loss::kernel_terms(counters),
+        receive: ReceiveTerms {
+            submitted: counters.iter().map(|family| family.submitted).sum(),
+            received: load(&received.records),
+        },
+        decode: DecodeTerms {
+            received: load(&received.records),
+            decoded: load(&received.decoded),
+            rejected: received.rejected().map(|(reason, count)| (reason.name(), count)).collect(),
+        },
+        correlate: CorrelateTerms {
+            decoded: load(&received.decoded),
+            joined: totals.joined,
+            pending: 0,
+            expired: BTreeMap::new(),
+            ignored: totals.ignored_by_reason().map(|(reason, count)| (reason.name(), count)).collect(),
+        },
+        export: export.collect(),
+        ..Loss::default()
+    };
+    loss.settle();
+    loss
+}

@@ -1,0 +1,117 @@
+//! Ring → records → events, on a plain thread with a 20 ms timer.
+//!
+//! In: the ring buffer. Out: batches of decoded events, in the order of the ring. The producers wake nobody but
+//! for one edge when the ring is a quarter full: a wake-up per event costs more than everything else together.
+
+use crate::decode::{self, Event, Rejected};
+use aya::maps::{MapData, RingBuf};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Time between two looks at the ring: 8 MiB hold 388 ms of launches at 300,000 a second, and a live view that is
+/// 20 ms late is live.
+const TICK_MS: i32 = 20;
+
+/// Events of a batch at most: bounds what is in memory between receiving and correlating.
+const BATCH: usize = 4096;
+
+/// What was received, counted while receiving.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Records taken from the ring.
+    pub records: AtomicU64,
+    /// Records that became events.
+    pub decoded: AtomicU64,
+    rejected: [AtomicU64; Rejected::ALL.len()],
+}
+
+impl Received {
+    /// Records that were not understood, by reason.
+    pub fn rejected(&self) -> impl Iterator<Item = (Rejected, u64)> {
+        Rejected::ALL.into_iter().zip(self.rejected.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    fn count(&self, records: u64, decoded: u64) {
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.decoded.fetch_add(decoded, Ordering::Relaxed);
+    }
+
+    fn reject(&self, reason: Rejected) {
+        if let Some(count) = self.rejected.get(reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Drains the ring until `stop`, and then once more. `deliver` takes each batch; it may block, the ring holds on.
+///
+/// # Errors
+/// When the ring cannot be waited for.
+pub fn drain(
+    mut ring: RingBuf<MapData>,
+    received: &Received,
+    stop: &AtomicBool,
+    mut deliver: impl FnMut(Vec<Event>),
+) -> io::Result<()> {
+    let epoll = watch(&ring)?;
+    loop {
+        let last = stop.load(Ordering::Acquire);
+        while drain_once(&mut ring, received, &mut deliver) {}
+        if last {
+            return Ok(());
+        }
+        wait(&epoll)?;
+    }
+}
+
+/// Takes up to a batch; false when the ring is empty.
+fn drain_once(
+    ring: &mut RingBuf<MapData>,
+    received: &Received,
+    deliver: &mut impl FnMut(Vec<Event>),
+) -> bool {
+    let mut events = Vec::new();
+    let mut records = 0;
+    while events.len() < BATCH {
+        let Some(record) = ring.next() else { break };
+        records += 1;
+        match decode::decode(&record) {
+            Ok(event) => events.push(event),
+            Err(reason) => received.reject(reason),
+        }
+    }
+    received.count(records, events.len() as u64);
+    let more = events.len() == BATCH;
+    if !events.is_empty() {
+        deliver(events);
+    }
+    more
+}
+
+/// An epoll instance that tells once when the ring's producer asks for a look.
+fn watch(ring: &RingBuf<MapData>) -> io::Result<OwnedFd> {
+    // SAFETY: epoll_create1 has no preconditions; a non-negative result is a descriptor that is ours alone.
+    let epoll = match unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } {
+        -1 => return Err(io::Error::last_os_error()),
+        fd => unsafe { OwnedFd::from_raw_fd(fd) },
+    };
+    let mut interest = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(), u64: 0 };
+    // SAFETY: both descriptors are open and `interest` lives through the call.
+    match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, ring.as_raw_fd(), &mut interest) }
+    {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(epoll),
+    }
+}
+
+fn wait(epoll: &OwnedFd) -> io::Result<()> {
+    let mut ready = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: the descriptor is open and `ready` has room for the one event asked for.
+    match unsafe { libc::epoll_wait(epoll.as_raw_fd(), &mut ready, 1, TICK_MS) } {
+        -1 if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted => {
+            Err(io::Error::last_os_error())
+        }
+        _ => Ok(()),
+    }
+}

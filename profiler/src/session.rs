@@ -1,0 +1,204 @@
+//! What the correlating thread holds: engine, resources, metrics and spans of one target group.
+//!
+//! In: [`Input`]s in order. Out: batches for the exporters, [`Report`]s for the controlling thread, and the totals
+//! that the summary is made of. No I/O of its own: time comes with each tick.
+
+use crate::account::Requests;
+use crate::attach::Learnt;
+use crate::correlate::{Engine, KernelKey, Outcomes, Request};
+use crate::decode::{Change, Event};
+use crate::metric::{self, Observer, Registry};
+use crate::span::model::{Resource, Span};
+use crate::span::{self, Ids};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// What reaches the correlating thread, in the order in which it must see it.
+#[derive(Debug)]
+pub enum Input {
+    /// Decoded events.
+    Events(Vec<Event>),
+    /// What `attach` learnt of a process, before its first event.
+    Learnt(Learnt, Arc<Resource>),
+    /// The port of a listening descriptor.
+    Listener {
+        /// Process.
+        pid: u32,
+        /// Descriptor.
+        fd: u32,
+        /// Port.
+        port: u16,
+    },
+    /// A process is gone.
+    Gone {
+        /// Process.
+        pid: u32,
+        /// When, `CLOCK_MONOTONIC` nanoseconds.
+        time_ns: u64,
+    },
+    /// Time passed.
+    Tick {
+        /// `CLOCK_MONOTONIC`, nanoseconds.
+        now_ns: u64,
+        /// What Unix time is ahead of it, nanoseconds.
+        unix_offset_ns: i64,
+    },
+    /// Nothing more comes.
+    Finish,
+}
+
+/// What the controlling thread must act upon: each wants a look at the system, which is not done here.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A process changed.
+    Changed(u32, Change),
+    /// A connection's payload is of no use.
+    Uninteresting(u64),
+    /// A listening descriptor whose port is not known.
+    Listener(u32, u32),
+    /// A kernel that was launched for the first time.
+    Kernel(KernelKey),
+}
+
+/// A finished request as the live view and the JSON lines show it.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The request.
+    pub request: Arc<Request>,
+    /// Its spans, none when its caller did not sample it.
+    pub spans: Arc<[Span]>,
+}
+
+/// Finished requests that a view can look back at.
+const RECENT: usize = 512;
+
+/// The correlating thread's state.
+#[derive(Debug)]
+pub struct Session {
+    /// Events → requests.
+    pub engine: Engine,
+    /// Sums over finished requests.
+    pub requests: Requests,
+    /// The newest finished requests.
+    pub recent: VecDeque<Finished>,
+    registry: Arc<Registry>,
+    observer: Observer,
+    root: Arc<Resource>,
+    resources: HashMap<u32, Arc<Resource>>,
+    ids: Ids,
+    unix_offset_ns: i64,
+    kernels: HashSet<KernelKey>,
+    out: Outcomes,
+}
+
+impl Session {
+    /// For the group of `root`. `seed` makes the ids.
+    #[must_use]
+    pub fn new(
+        registry: Arc<Registry>,
+        root: Arc<Resource>,
+        seed: u64,
+        now_unix_ns: u64,
+        offset_ns: i64,
+    ) -> Self {
+        Self {
+            engine: Engine::default(),
+            requests: Requests::default(),
+            recent: VecDeque::new(),
+            observer: Observer::new(&registry, &root, now_unix_ns),
+            registry,
+            root,
+            resources: HashMap::new(),
+            ids: Ids::new(seed),
+            unix_offset_ns: offset_ns,
+            kernels: HashSet::new(),
+            out: Outcomes::default(),
+        }
+    }
+
+    /// Takes one input; returns the spans that are finished with it, and calls `report` for what wants a look.
+    pub fn take(&mut self, input: Input, report: &mut dyn FnMut(Report)) -> Vec<Span> {
+        let mut out = std::mem::take(&mut self.out);
+        match input {
+            Input::Events(events) => {
+                for event in events {
+                    self.engine.event(event, &mut out);
+                }
+            }
+            Input::Learnt(learnt, resource) => self.learn(learnt, resource),
+            Input::Listener { pid, fd, port } => self.engine.set_listener(pid, fd, port),
+            Input::Gone { pid, time_ns } => self.engine.process_gone(pid, time_ns, &mut out),
+            Input::Tick { now_ns, unix_offset_ns } => {
+                self.unix_offset_ns = unix_offset_ns;
+                self.engine.tick(now_ns, &mut out);
+                self.observer.totals(&self.engine);
+            }
+            Input::Finish => {
+                self.engine.finish(&mut out);
+                self.observer.totals(&self.engine);
+                self.requests.in_flight = self.engine.active_requests() as u64;
+            }
+        }
+        let spans = self.settle(&mut out, report);
+        self.out = out;
+        spans
+    }
+
+    fn learn(&mut self, learnt: Learnt, resource: Arc<Resource>) {
+        if !learnt.runtime.is_empty() {
+            self.engine.set_runtime(learnt.pid, learnt.runtime);
+        }
+        for (connection, port) in learnt.connections {
+            self.engine.found_open(learnt.pid, connection, port);
+        }
+        self.resources.insert(learnt.pid, resource);
+    }
+
+    /// Turns what correlation brought into spans, metrics and reports.
+    fn settle(&mut self, out: &mut Outcomes, report: &mut dyn FnMut(Report)) -> Vec<Span> {
+        for (direction, bytes) in out.copies.drain(..) {
+            self.observer.copy(direction, bytes);
+        }
+        for step in out.steps.drain(..) {
+            self.observer.step(&step);
+            for kernel in step.work.kernels.keys() {
+                if self.kernels.len() < crate::correlate::MOST_KERNELS && self.kernels.insert(*kernel) {
+                    report(Report::Kernel(*kernel));
+                }
+            }
+        }
+        out.uninteresting.drain(..).for_each(|connection| report(Report::Uninteresting(connection)));
+        out.changes.drain(..).for_each(|(pid, change)| report(Report::Changed(pid, change)));
+        for (pid, fd) in self.engine.unknown_listeners() {
+            report(Report::Listener(pid, fd));
+        }
+        let finished: Vec<_> = out.requests.drain(..).collect();
+        finished.into_iter().flat_map(|request| self.finish(request)).collect()
+    }
+
+    fn finish(&mut self, request: Request) -> Vec<Span> {
+        let resource = self.resources.get(&request.pid).unwrap_or(&self.root);
+        let spans = span::trace(&request, resource, self.ids, self.unix_offset_ns);
+        let end_unix_ns = request.ended_ns.saturating_add_signed(self.unix_offset_ns);
+        metric::request(&self.registry, resource, &request, spans.first(), end_unix_ns);
+        self.requests.add(&request);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Finished { request: Arc::new(request), spans: spans.clone().into() });
+        spans
+    }
+}
+
+impl Requests {
+    fn add(&mut self, request: &Request) {
+        let status = request.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        self.total += 1;
+        *self.by_status.entry(status).or_default() += 1;
+        *self.by_outcome.entry(request.outcome.name()).or_default() += 1;
+        self.streaming += u64::from(request.streaming != crate::http::Streaming::None);
+        self.partial += u64::from(request.outcome == crate::correlate::Outcome::Partial);
+        self.input_tokens += request.usage.input.unwrap_or(0);
+        self.output_tokens += request.usage.output.unwrap_or(0);
+    }
+}
