@@ -30,7 +30,10 @@ const CALLS_IN_FLIGHT: u32 = 16384;
 const CONNECTIONS: u32 = 16384;
 
 /// The most payload that one record carries.
-pub const LARGEST_PAYLOAD: usize = PAYLOAD_CLASSES[PAYLOAD_CLASSES.len() - 1];
+pub const LARGEST_PAYLOAD: usize = {
+    let [.., largest] = PAYLOAD_CLASSES;
+    largest
+};
 
 /// Names a call between its entry and its return.
 #[repr(C)]

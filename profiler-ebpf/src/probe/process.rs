@@ -31,16 +31,27 @@ pub fn process_fork(ctx: TracePointContext) -> u32 {
 }
 
 /// A target replaced its program.
+///
+/// A thread that does so takes over the id of its process, whose first thread has ended by now and was forgotten; the
+/// thread's own id ends without an exit. The event has it: the file's name at 8, `pid` at 12, `old_pid` at 16
+/// (`format` of the event).
 #[tracepoint(category = "sched", name = "sched_process_exec")]
-pub fn process_exec(_: TracePointContext) -> u32 {
+pub fn process_exec(ctx: TracePointContext) -> u32 {
     let task = Task::current();
-    if map::is_target(task.tgid) {
+    // SAFETY: any four bytes of the event are a number.
+    let old = unsafe { ctx.read_at::<u32>(16) }.unwrap_or(task.tid);
+    if map::is_target(old) || map::is_target(task.tgid) {
+        if old != task.tid {
+            map::remove_target(old);
+            map::add_target(task.tgid);
+        }
         report(task, change::EXEC, 0, 0);
     }
     0
 }
 
-/// A thread of a target ended.
+/// A thread of a target ended. When it was the first of its process, the process is forgotten, since it has ended too
+/// but for the rare one that goes on without its first thread; user space sees that, and can add it again.
 #[tracepoint(category = "sched", name = "sched_process_exit")]
 pub fn process_exit(_: TracePointContext) -> u32 {
     let task = Task::current();

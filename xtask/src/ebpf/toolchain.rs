@@ -205,8 +205,7 @@ fn output(command: &mut Command) -> Result<String> {
         command.stdin(Stdio::null()).output().with_context(|| format!("failed to start {command:?}"))?;
     if !done.status.success() {
         let complaint = String::from_utf8_lossy(&done.stderr);
-        let last =
-            complaint.lines().filter(|line| !line.trim().is_empty()).next_back().unwrap_or("it says nothing");
+        let last = complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
         bail!("{command:?}: {}: {last}", done.status);
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())

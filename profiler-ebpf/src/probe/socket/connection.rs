@@ -150,9 +150,10 @@ pub fn duplicated(exit: &Exit, old: u32) {
 
 /// Takes a descriptor off its connection, and reports the end of the connection with its last one.
 ///
-/// A function of its own, since every way to lose a descriptor ends here. Its name is not mangled: a mangled one has
-/// the build machine in it.
-#[unsafe(no_mangle)]
+/// A function of its own, since every way to lose a descriptor ends here. Its name is not mangled in the
+/// prebuilt objects: a mangled one has the build machine in it. With BTF (`--debug`) it must be, because the verifier
+/// checks an exported function apart from its callers and would know nothing of `exit`.
+#[cfg_attr(not(feature = "log"), unsafe(no_mangle))]
 #[inline(never)]
 fn forget(exit: &Exit, fd: u32) {
     let key = Descriptor { tgid: exit.task.tgid, fd };
