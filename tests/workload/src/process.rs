@@ -1,16 +1,19 @@
 //! A `workload-server` in a process of its own, for tests.
 
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::options::ServerOptions;
+
+/// How long opening the libraries and capturing every graph may take on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long an orderly end may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +26,7 @@ static BUILD: OnceLock<Result<(), String>> = OnceLock::new();
 pub struct ServerProcess {
     child: Child,
     /// Kept open: a server whose standard output is closed could fail to write.
-    _stdout: BufReader<ChildStdout>,
+    stdout: Option<BufReader<ChildStdout>>,
     port: u16,
 }
 
@@ -33,31 +36,34 @@ struct Announcement {
 }
 
 impl ServerProcess {
-    /// Starts the server and waits until it listens. `environment` goes on top of this process's own:
-    /// `LD_LIBRARY_PATH` for the CUDA libraries, `SIMGPU_…` for the stand-ins.
+    /// Starts the server and waits until it listens. `environment` goes on top of this process's own; what
+    /// `simgpu::command_env` gives puts the server on the stand-ins.
     ///
     /// # Errors
     /// When the binary cannot be had or started, and when it ends before it listens (its own message is on
     /// standard error).
-    pub fn start(options: &ServerOptions, environment: &[(&str, OsString)]) -> Result<Self> {
+    pub fn start(options: &ServerOptions, environment: &[(String, String)]) -> Result<Self> {
         let binary = server_binary()?;
         let mut child = Command::new(&binary)
             .args(options.to_args())
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("failed to start {}", binary.display()))?;
         let stdout = child.stdout.take().context("the server has no standard output")?;
-        let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
+        // From here on the child is killed on every way out.
+        let mut server = Self { child, stdout: None, port: 0 };
+        let (stdout, line) = first_line(stdout)
+            .with_context(|| format!("{} did not listen within {START_TIMEOUT:?}", binary.display()))?;
         if line.is_empty() {
-            bail!("{} ended before it listened: {}", binary.display(), child.wait()?);
+            bail!("{} ended before it listened: {}", binary.display(), server.child.wait()?);
         }
         let announcement: Announcement =
             serde_json::from_str(&line).context("the server's first line is no JSON")?;
-        Ok(Self { child, _stdout: stdout, port: announcement.port })
+        server.stdout = Some(stdout);
+        server.port = announcement.port;
+        Ok(server)
     }
 
     /// Process id.
@@ -109,6 +115,19 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits for the first line, but not for ever: a library may hang while it is opened.
+fn first_line(stdout: ChildStdout) -> Result<(BufReader<ChildStdout>, String)> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line);
+        // Nobody listens any more when the time was over.
+        let _ = sender.send(read.map(|_| (stdout, line)));
+    });
+    Ok(receiver.recv_timeout(START_TIMEOUT)??)
 }
 
 /// The server's binary: beside the running test's target folder, built when it is not there.
