@@ -333,12 +333,19 @@ fn attach_socket_btf(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Programs of the process hooks and their tracepoints in the category `sched`.
+const PROCESS_HOOKS: [(&str, &str); 3] = [
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
+];
+
 fn attach_processes(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    for hook in ["sched_process_fork", "sched_process_exec", "sched_process_exit"] {
-        let error = |source| KernelError::Hook { hook, source: Box::new(source) };
-        let program: &mut TracePoint = program(ebpf, hook)?;
+    for (name, tracepoint) in PROCESS_HOOKS {
+        let error = |source| KernelError::Hook { hook: tracepoint, source: Box::new(source) };
+        let program: &mut TracePoint = program(ebpf, name)?;
         program.load().map_err(error)?;
-        program.attach("sched", hook).map_err(error)?;
+        program.attach("sched", tracepoint).map_err(error)?;
     }
     Ok(())
 }
