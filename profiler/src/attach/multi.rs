@@ -255,13 +255,13 @@ impl Link {
     /// Attaches `program` at all `points` of the file at `path`, in process `pid`.
     ///
     /// The path is resolved once; `/proc/PID/root/…` and `/proc/PID/map_files/…` are fine. The kernel checks that
-    /// the process exists and that the file is executable code somewhere, not that the process maps it. For calls
-    /// that are probed on both sides attach the entry first, so that no return finds its entry missing.
+    /// the process exists and that the file is a regular one, not that the process maps it. For calls that are probed
+    /// on both sides attach the entry first, so that no return finds its entry missing.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses the link: `ESRCH` without such a process, `EBADF` for no regular file, `EINVAL` for
-    /// an instruction that cannot be probed. Nothing is attached then.
+    /// When the kernel refuses the link: `ENOENT` without such a file, `EBADF` when it is no regular one, `ESRCH`
+    /// without such a process. Nothing is attached then.
     pub fn attach(
         program: &MultiProgram,
         path: &Path,
