@@ -1,0 +1,55 @@
+//! The simulated device behaves as clients expect. In: the check program of `tests/programs`, run once per check and
+//! CUDA version. Out: its verdicts. Absent: counts (`counts.rs`).
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use simgpu::{Environment, Runtime, calls_program, command_env};
+
+fn checks() -> Command {
+    Command::new(calls_program().with_file_name("device_checks"))
+}
+
+fn settings(log: &Path) -> Environment {
+    Environment {
+        log_dir: Some(log.to_owned()),
+        kernel_times: vec![
+            ("long_kernel".to_owned(), Duration::from_millis(20)),
+            ("short_kernel".to_owned(), Duration::from_micros(100)),
+        ],
+        ..Environment::default()
+    }
+}
+
+/// Time bounds are upper bounds too, and this machine may be busy: a check has three attempts.
+fn check(runtime: Runtime, name: &str) -> Result<(), String> {
+    let mut said = String::new();
+    for _ in 0..3 {
+        let log = tempfile::tempdir().unwrap();
+        let output = checks().arg(name).envs(command_env(runtime, &settings(log.path()))).output().unwrap();
+        if output.status.success() {
+            return Ok(());
+        }
+        said = format!("{name} on {runtime:?}: {}{}", output.status, String::from_utf8_lossy(&output.stdout));
+    }
+    Err(said)
+}
+
+fn all(runtime: Runtime) {
+    let list = checks().envs(command_env(runtime, &Environment::default())).output().unwrap().stdout;
+    let list = String::from_utf8(list).unwrap();
+    assert!(list.lines().count() >= 18, "the program lost checks: {list}");
+    let failed: Vec<_> = list.lines().filter_map(|name| check(runtime, name).err()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn cuda_12_behaves() {
+    all(Runtime::Cuda12);
+}
+
+#[test]
+fn cuda_13_behaves() {
+    all(Runtime::Cuda13);
+}
