@@ -293,7 +293,7 @@ static void *open_first(const char *const *paths) {
     return NULL;
 }
 
-// A loader path such as libcudart.so.13 is resolved by loading it in a child, which prints where it came from.
+// A loader path such as libcudart.so.13 is resolved by loading it and asking where it came from.
 static void copy_library(const char *name, char *copy) {
     char script[512], source[1024] = "";
     void *probe = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
@@ -310,12 +310,11 @@ static void copy_library(const char *name, char *copy) {
 
 static void load(void) {
     pause_ns(options.dlopen_after_ms * 1000000);
-    const char *const defaults[] = {options.library ? options.library : "libcudart.so.13", "libcudart.so.12", NULL};
-    const char *const *paths = defaults;
+    const char *paths[] = {options.library ? options.library : "libcudart.so.13", "libcudart.so.12", NULL};
     char copy[64];
     if (options.copy_and_delete) {
-        copy_library(defaults[0], copy);
-        paths = (const char *const[]){copy, NULL};
+        copy_library(paths[0], copy);
+        paths[0] = copy, paths[1] = NULL;
     }
     runtime = open_first(paths);
     if (options.copy_and_delete)

@@ -65,7 +65,9 @@ fn main() -> Result<()> {
     }
     std::thread::scope(|scope| {
         let builds: Vec<_> = LIBRARIES.iter().map(|l| scope.spawn(|| build_library(l, &out))).collect();
-        builds.into_iter().try_for_each(|b| b.join().unwrap_or_else(|_| Err("a build thread panicked".into())))
+        builds
+            .into_iter()
+            .try_for_each(|b| b.join().unwrap_or_else(|_| Err("a build thread panicked".into())))
     })?;
     build_programs(&out)
 }
@@ -74,7 +76,13 @@ fn main() -> Result<()> {
 fn compiler() -> Result<Command> {
     let mut command = cc::Build::new().cargo_metadata(false).opt_level(1).try_get_compiler()?.to_command();
     command.args(["-std=gnu17", "-O1", "-g1", "-fPIC", "-pthread", "-fvisibility=hidden"]);
-    command.args(["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-variable", "-Wno-implicit-fallthrough"]);
+    command.args([
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        "-Wno-unused-variable",
+        "-Wno-implicit-fallthrough",
+    ]);
     command.args(["-fno-omit-frame-pointer", "-fno-shrink-wrap", "-fno-inline-functions-called-once"]);
     if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
         command.arg("-fcf-protection=none");
@@ -142,8 +150,11 @@ fn build_library(library: &Library, out: &Path) -> Result<()> {
     let work = out.join("work").join(library.name);
     fs::create_dir_all(&work)?;
     let listed = fs::read_to_string(Path::new("names").join(library.names))?;
-    let mut lines: Vec<(&str, &str)> =
-        listed.lines().map(|line| line.split_once(' ').unwrap_or((line, "0"))).filter(|(n, _)| !n.is_empty()).collect();
+    let mut lines: Vec<(&str, &str)> = listed
+        .lines()
+        .map(|line| line.split_once(' ').unwrap_or((line, "0")))
+        .filter(|(n, _)| !n.is_empty())
+        .collect();
     lines.sort_unstable();
     let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
     fs::write(work.join("unsupported.c"), unsupported(&names, library.unsupported)?)?;
@@ -169,7 +180,13 @@ fn compile(library: &Library, source: &Path, work: &Path) -> Result<PathBuf> {
     let mut command = compiler()?;
     let tail = source.file_name().is_some_and(|name| name == TAIL_CALLS);
     command.arg(if tail { "-foptimize-sibling-calls" } else { "-fno-optimize-sibling-calls" });
-    command.arg(format!("-DSIMGPU_CUDA={}", library.cuda)).arg("-Ic").arg("-c").arg(source).arg("-o").arg(&object);
+    command
+        .arg(format!("-DSIMGPU_CUDA={}", library.cuda))
+        .arg("-Ic")
+        .arg("-c")
+        .arg(source)
+        .arg("-o")
+        .arg(&object);
     run(&mut command)?;
     Ok(object)
 }
@@ -196,7 +213,11 @@ fn build_programs(out: &Path) -> Result<()> {
         let stem = source.file_stem().ok_or("a program without a name")?;
         let mut command = compiler()?;
         // Exported symbols give its kernel stubs names that dladdr finds.
-        command.args(["-fPIE", "-pie", "-rdynamic"]).arg(&source).arg("-o").arg(out.join("programs").join(stem));
+        command
+            .args(["-fPIE", "-pie", "-rdynamic"])
+            .arg(&source)
+            .arg("-o")
+            .arg(out.join("programs").join(stem));
         run(command.args(["-ldl", "-lpthread"]))?;
     }
     Ok(())

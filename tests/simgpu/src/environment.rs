@@ -58,7 +58,8 @@ impl Environment {
         set("SIMGPU_LOG_DIR", self.log_dir.as_ref().map(|dir| dir.display().to_string()));
         set("SIMGPU_OPS", self.ops.then(|| "1".to_owned()));
         set("SIMGPU_KERNEL_NS", self.kernel_time.map(|time| time.as_nanos().to_string()));
-        let times: Vec<_> = self.kernel_times.iter().map(|(name, time)| format!("{name}={}", time.as_nanos())).collect();
+        let times: Vec<_> =
+            self.kernel_times.iter().map(|(name, time)| format!("{name}={}", time.as_nanos())).collect();
         set("SIMGPU_KERNELS", (!times.is_empty()).then(|| times.join(",")));
         set("SIMGPU_COPY_NS_PER_KIB", self.copy_ns_per_kib.map(|ns| ns.to_string()));
         set("SIMGPU_DEVICES", self.devices.map(|count| count.to_string()));

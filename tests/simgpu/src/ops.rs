@@ -106,7 +106,10 @@ fn read_process(file: &Shared, path: &Path, all: &mut Vec<Op>) -> io::Result<()>
             end_ns: file.u64(at + 32)?,
             bytes: file.u64(at + 40)?,
             kernel: names.get(index).filter(|_| kind == Kind::Kernel).map(|(name, _)| name.clone()),
-            direction: index.checked_sub(1).filter(|_| kind == Kind::Copy).and_then(|i| directions.get(i).copied()),
+            direction: index
+                .checked_sub(1)
+                .filter(|_| kind == Kind::Copy)
+                .and_then(|i| directions.get(i).copied()),
             thread: file.u32(at + 48)?,
             graph: file.u32(at + 52)?,
         });

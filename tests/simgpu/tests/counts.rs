@@ -1,6 +1,12 @@
 //! The truth is exact. In: the calls program, whose own counts are known. Out: the log files compared with them. Absent:
 //! the behaviour of the device (`device.rs`).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +20,12 @@ const APIS: &str = "cudaLaunchKernel,cudaLaunchKernelExC,__cudaLaunchKernel,cuda
     cudaEventSynchronize,cudaStreamWaitEvent,cudaGetDevice,cuLaunchKernel,cuLaunchKernelEx,cuMemcpyHtoDAsync_v2,cuMemAlloc_v2";
 
 fn settings(log: &Path) -> Environment {
-    Environment { log_dir: Some(log.to_owned()), ops: true, kernel_time: Some(Duration::from_micros(3)), ..Default::default() }
+    Environment {
+        log_dir: Some(log.to_owned()),
+        ops: true,
+        kernel_time: Some(Duration::from_micros(3)),
+        ..Default::default()
+    }
 }
 
 fn program(runtime: Runtime, log: &Path, arguments: &[&str]) -> Command {
@@ -51,7 +62,10 @@ fn counts_are_exact(runtime: Runtime, threads: u64, times: u64) {
     let runtime_launches = made(&report, "cudaLaunchKernel") + made(&report, "__cudaLaunchKernel");
     assert_eq!(total.call("cudaLaunchKernel"), runtime_launches);
     assert_eq!(total.call("cuLaunchKernel"), runtime_launches + made(&report, "cuLaunchKernel"));
-    assert_eq!(total.call("cuLaunchKernelEx"), made(&report, "cudaLaunchKernelExC") + made(&report, "cuLaunchKernelEx"));
+    assert_eq!(
+        total.call("cuLaunchKernelEx"),
+        made(&report, "cudaLaunchKernelExC") + made(&report, "cuLaunchKernelEx")
+    );
     assert_eq!(total.call("cuLaunchKernel_ptsz"), made(&report, "cudaLaunchKernel_ptsz"));
     assert_eq!(total.call("cuGraphLaunch"), made(&report, "cudaGraphLaunch"));
 
@@ -123,7 +137,8 @@ struct Waiting {
 impl Waiting {
     fn start(log: &Path, arguments: &[&str]) -> Self {
         let mut command = program(Runtime::Cuda13, log, arguments);
-        let mut child = command.arg("--wait-stdin").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.arg("--wait-stdin").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -138,7 +153,8 @@ impl Waiting {
 #[test]
 fn a_killed_process_leaves_its_truth() {
     let log = tempfile::tempdir().unwrap();
-    let mut waiting = Waiting::start(log.path(), &["--times", "300", "--api", "cudaLaunchKernel,cudaMemcpyAsync"]);
+    let mut waiting =
+        Waiting::start(log.path(), &["--times", "300", "--api", "cudaLaunchKernel,cudaMemcpyAsync"]);
     assert_eq!(waiting.line()["waiting"], "start");
     assert_eq!(Truth::read(log.path()).unwrap().total.launches(), 0);
     waiting.go();

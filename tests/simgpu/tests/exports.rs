@@ -1,6 +1,12 @@
 //! The libraries look like the real ones to a loader and to a uprobe. In: the built files. Out: names, versions and
 //! first instructions compared with the lists in `names/`. Absent: running any code of them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 use std::path::Path;
 
 use object::read::elf::Sym as _;
@@ -47,11 +53,18 @@ fn every_name_of_the_real_library_is_exported_and_no_other() {
         let listed = std::fs::read_to_string(Path::new("names").join(&list)).unwrap();
         let listed: std::collections::BTreeSet<_> =
             listed.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-        let found: std::collections::BTreeSet<_> =
-            exports(&path).into_iter().map(|(name, _)| name).filter(|name| name != "simgpu_function").collect();
+        let found: std::collections::BTreeSet<_> = exports(&path)
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| name != "simgpu_function")
+            .collect();
         let missing: Vec<_> = listed.difference(&found).collect();
         let added: Vec<_> = found.difference(&listed).collect();
-        assert!(missing.is_empty() && added.is_empty(), "{}: missing {missing:?}, added {added:?}", path.display());
+        assert!(
+            missing.is_empty() && added.is_empty(),
+            "{}: missing {missing:?}, added {added:?}",
+            path.display()
+        );
     }
 }
 
@@ -74,8 +87,13 @@ fn runtime_symbols_carry_the_real_version() {
         let (endian, sections) = (elf.endian(), elf.elf_section_table());
         let versions = sections.versions(endian, &*bytes).unwrap().expect("no symbol versions");
         let symbols = sections.symbols(endian, &*bytes, object::elf::SHT_DYNSYM).unwrap();
-        let index = symbols.enumerate().find(|(_, s)| s.name(endian, symbols.strings()).unwrap() == b"cudaMalloc").unwrap().0;
-        let version = versions.version(versions.version_index(endian, index).into()).unwrap().expect("no version");
+        let index = symbols
+            .enumerate()
+            .find(|(_, s)| s.name(endian, symbols.strings()).unwrap() == b"cudaMalloc")
+            .unwrap()
+            .0;
+        let version =
+            versions.version(versions.version_index(endian, index).into()).unwrap().expect("no version");
         assert_eq!(version.name(), name.as_bytes());
     }
 }
