@@ -3,7 +3,7 @@
 //! In: the counters of every hop. Out: [`Summary`], whose field names scripts and tests rely on.
 
 use crate::attach::Coverage;
-use crate::correlate::MemoryTotals;
+use crate::correlate::{ConnectionCounts, MemoryTotals};
 use crate::target::Member;
 use profiler_common::counter::{Counters, family};
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub struct Summary {
     pub memory: BTreeMap<String, MemoryTotals>,
     /// Requests.
     pub requests: Requests,
+    /// Connections that requests could come on.
+    pub connections: ConnectionCounts,
     /// Steps and GPU time.
     pub steps: Steps,
     /// The loss equations.
@@ -121,6 +123,8 @@ pub struct Steps {
     pub gpu_ns: GpuTime,
     /// The most that steps without any request can have taken, nanoseconds.
     pub unattributed_ns: u64,
+    /// Kernel launches and graph launches of steps without any request: with those of all requests, every one.
+    pub unattributed_launches: u64,
 }
 
 /// GPU time by class, nanoseconds.

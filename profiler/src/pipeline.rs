@@ -344,6 +344,7 @@ fn summarise(
         copies: Direction::ALL.into_iter().zip(&work.copies).map(direction).collect(),
         memory: BTreeMap::from([("unknown".to_owned(), engine.memory())]),
         requests: session.requests.clone(),
+        connections: engine.connections().counts(),
         steps: Steps {
             total: totals.steps,
             gpu_ns: GpuTime {
@@ -352,6 +353,7 @@ fn summarise(
                 ..GpuTime::default()
             },
             unattributed_ns: totals.unattributed_ns,
+            unattributed_launches: totals.unattributed_launches,
         },
         loss: loss(session, counters, received, ledger),
         coverage: control.attacher.coverage().cloned().collect(),

@@ -18,7 +18,7 @@ mod share;
 mod step;
 mod totals;
 
-pub use connection::Connections;
+pub use connection::{ConnectionCounts, Connections};
 pub use memory::MemoryTotals;
 pub use operation::{Ignored, KernelKey};
 pub use request::{Evidence, Outcome, Request, Thinned};

@@ -29,6 +29,8 @@ pub struct Totals {
     pub gpu_hi_ns: u64,
     /// The most that steps without any request can have taken, nanoseconds.
     pub unattributed_ns: u64,
+    /// Kernel launches and graph launches of steps without any request.
+    pub unattributed_launches: u64,
     /// Launches recorded into graphs by processes that are gone.
     pub captured_launches: u64,
 }
@@ -46,6 +48,7 @@ impl Default for Totals {
             gpu_lo_ns: 0,
             gpu_hi_ns: 0,
             unattributed_ns: 0,
+            unattributed_launches: 0,
             captured_launches: 0,
         }
     }
@@ -69,6 +72,7 @@ impl Totals {
         self.gpu_hi_ns += hi;
         if !attributed {
             self.unattributed_ns += hi;
+            self.unattributed_launches += step.work.launches + step.work.graph_launches;
         }
         self.add_work(&step.work);
     }
