@@ -98,11 +98,12 @@ impl Control {
                 }
             }
             Report::Changed(pid, Change::Executed | Change::Mapped) => self.rescan(pid, learn),
-            Report::Changed(pid, Change::Exited) => {
-                if !self.is_alive(pid) {
-                    self.remove(pid, learn);
-                }
-            }
+            Report::Changed(pid, Change::Exited) => match self.is_alive(pid) {
+                // Its first thread ended and others go on: the kernel side has taken the mark off.
+                true if self.attacher.has(pid) => self.attacher.mark(pid)?,
+                true => {}
+                false => self.remove(pid, learn),
+            },
             Report::Uninteresting(connection) => self.attacher.kernel().stop_payload(connection),
             Report::Listener(pid, fd) => {
                 if let Some(port) = target::listener_port(pid, fd) {

@@ -151,6 +151,9 @@ impl Session {
         for (connection, port) in learnt.connections {
             self.engine.found_open(learnt.pid, connection, port);
         }
+        for (fd, port) in learnt.listeners {
+            self.engine.set_listener(learnt.pid, fd, port);
+        }
         self.resources.insert(learnt.pid, resource);
     }
 

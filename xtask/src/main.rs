@@ -2,7 +2,10 @@
 #![expect(clippy::print_stdout, reason = "a developer's tool talks on its standard output")]
 
 mod collector;
+mod demo;
 mod ebpf;
+mod test;
+mod tidy;
 
 use anyhow::Result;
 use clap::Parser;
@@ -12,6 +15,12 @@ use xtask::server;
 #[derive(Parser)]
 #[command(name = "cargo xtask", disable_help_subcommand = true)]
 enum Command {
+    /// Show the main job end to end on this machine, without a GPU: a model server, load, and gpuspan attached.
+    Demo(demo::Args),
+    /// Run the tests: `cargo xtask test` those that CI always runs, `cargo xtask test servers` those on real servers.
+    Test(test::Args),
+    /// Check what compilers and linters do not: module docs, sizes, and that pure modules stay pure.
+    Tidy(tidy::Args),
     /// Build the kernel side into `profiler-ebpf/prebuilt/`, or check that what is there is up to date.
     Ebpf(ebpf::Args),
     /// Start a real model server on loopback; the first time it is fetched and built.
@@ -22,6 +31,9 @@ enum Command {
 
 fn main() -> Result<()> {
     match Command::parse() {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy(args) => tidy::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Collector(args) => collector::run(&args),

@@ -206,7 +206,7 @@ impl Kernel {
     pub fn stop_payload(&mut self, connection: u64) {
         // A connection that closed meanwhile is gone from the table: nothing to stop.
         if let Ok(StreamPod(stream)) = self.tables.streams.get(&connection, 0) {
-            let stopped = StreamPod(Stream { mode: mode::OFF, ..stream });
+            let stopped = StreamPod(Stream { mode: stream.mode | mode::OFF, ..stream });
             let _ = self.tables.streams.insert(connection, stopped, REPLACE_ONLY);
         }
     }

@@ -49,6 +49,8 @@ pub struct Learnt {
     pub runtime: Vec<(u64, u64)>,
     /// Connections it had open: id and local port.
     pub connections: Vec<(u64, u16)>,
+    /// Its listening descriptors and their ports.
+    pub listeners: Vec<(u32, u16)>,
 }
 
 /// Attaches to processes and keeps what it attached.
@@ -119,11 +121,24 @@ impl Attacher {
     /// # Errors
     /// When the target table cannot be changed. Libraries that cannot be probed are coverage, not errors.
     pub fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) -> Result<(), KernelError> {
-        self.kernel.set_target(pid, true)?;
+        self.mark(pid)?;
         self.processes.entry(pid).or_default();
         let connections = self.watch_open_connections(pid);
-        learn(Learnt { pid, runtime: Vec::new(), connections });
+        learn(Learnt { pid, runtime: Vec::new(), connections, listeners: target::listeners(pid) });
         self.rescan(pid, learn);
+        Ok(())
+    }
+
+    /// Marks a process and its threads as targets: a thread that runs another program takes the process's number
+    /// over, and the kernel side keeps the mark only if it knew the thread.
+    ///
+    /// # Errors
+    /// When the target table cannot be changed.
+    pub fn mark(&mut self, pid: u32) -> Result<(), KernelError> {
+        self.kernel.set_target(pid, true)?;
+        for tid in target::threads(pid) {
+            self.kernel.set_target(tid, true)?;
+        }
         Ok(())
     }
 
@@ -142,7 +157,7 @@ impl Attacher {
         }
         let inspected: Vec<_> = new.iter().map(|(m, layer)| self.inspect(pid, m, *layer)).collect();
         let runtime = self.runtime_ranges(&gpu);
-        learn(Learnt { pid, runtime, connections: Vec::new() });
+        learn(Learnt { pid, runtime, connections: Vec::new(), listeners: Vec::new() });
         for ((mapping, _), library) in new.into_iter().zip(inspected) {
             self.attach_library(pid, mapping, &library);
         }

@@ -11,7 +11,7 @@ pub use maps::{FileId, Mapping, gpu_layer, mappings};
 pub use process::{
     Identity, ProcessError, children_of, descendants, identity, is_process, require, start_ticks,
 };
-pub use socket::{OpenSocket, listener_port, open_connections};
+pub use socket::{OpenSocket, listener_port, listeners, open_connections};
 
 /// A process of the target group.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -100,6 +100,13 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(pid, 22)
 }
 
+/// The threads of `pid`.
+#[must_use]
+pub fn threads(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// Direct children of `pid`.
 #[must_use]
 pub fn children_of(pid: u32) -> Vec<u32> {

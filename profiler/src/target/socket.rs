@@ -33,6 +33,17 @@ pub fn open_connections(pid: u32) -> io::Result<Vec<OpenSocket>> {
     Ok(found)
 }
 
+/// The descriptors of `pid` that listen, and their TCP ports.
+#[must_use]
+pub fn listeners(pid: u32) -> Vec<(u32, u16)> {
+    let table = Table::read(pid);
+    let sockets = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    sockets
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|fd| Some((fd, *table.listening.get(&socket_inode(pid, fd)?)?)))
+        .collect()
+}
+
 /// The TCP port that descriptor `fd` of `pid` listens on.
 #[must_use]
 pub fn listener_port(pid: u32, fd: u32) -> Option<u16> {
@@ -118,7 +129,9 @@ mod tests {
         assert_eq!(by_fd(server.as_raw_fd()).unwrap().local_port, port);
         assert_eq!(by_fd(client.as_raw_fd()), None);
         assert_eq!(by_fd(listener.as_raw_fd()), None);
-        assert_eq!(listener_port(pid, listener.as_raw_fd() as u32), Some(port));
+        let fd = listener.as_raw_fd() as u32;
+        assert_eq!(listener_port(pid, fd), Some(port));
+        assert!(listeners(pid).contains(&(fd, port)));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Plain lines, for output that is no terminal: one every few seconds, and the account at the end.
 
-use super::{View, bytes, duration, percentiles};
+use super::{View, bytes, duration, percentiles, tree};
 use crate::account::Summary;
 use crate::control::Control;
-use crate::session::Session;
+use crate::session::{Finished, Session};
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub fn account(summary: &Summary, session: &Session) -> String {
             format!("{lost} records lost, and the counts DO NOT add up: see `loss` in --summary")
         }
     };
-    format!(
+    let account = format!(
         "\nobserved {} (pid {}) for {:.1} s\n\
          requests  {} ({outcomes}){ttft}\n\
          tokens    {} in, {} out, as the server reported them\n\
@@ -84,7 +84,18 @@ pub fn account(summary: &Summary, session: &Session) -> String {
         summary.own.cpu_s,
         bytes(summary.own.max_rss_bytes),
         summary.own.detach_ms,
-    )
+    );
+    account + &slowest(session)
+}
+
+/// The slowest of the newest inference requests, as a tree.
+fn slowest(session: &Session) -> String {
+    let took = |finished: &&Finished| finished.request.ended_ns.saturating_sub(finished.request.opened_ns);
+    let traced = |finished: &&Finished| finished.request.is_inference() && !finished.spans.is_empty();
+    match session.recent.iter().filter(traced).max_by_key(took) {
+        Some(finished) => format!("\nthe slowest request\n{}", tree(&finished.spans)),
+        None => String::new(),
+    }
 }
 
 fn print(text: &str) {

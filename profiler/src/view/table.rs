@@ -1,6 +1,6 @@
 //! The live table of a terminal: the group's rates on top, the newest requests below, redrawn in place.
 
-use super::{View, bytes, duration, line, percentiles, tree};
+use super::{View, bytes, duration, line, percentiles};
 use crate::account::Summary;
 use crate::control::Control;
 use crate::correlate::Request;
@@ -64,15 +64,7 @@ impl View for Table {
 
     fn finish(&mut self, summary: &Summary, session: &Session) {
         let _ = self.terminal.clear();
-        let mut text = line::account(summary, session);
-        let slowest = session
-            .recent
-            .iter()
-            .max_by_key(|finished| finished.request.ended_ns.saturating_sub(finished.request.opened_ns));
-        if let Some(slowest) = slowest {
-            text.push_str("\nthe slowest request\n");
-            text.push_str(&tree(&slowest.spans));
-        }
+        let text = line::account(summary, session);
         let _ = io::Write::write_all(&mut io::stdout().lock(), text.as_bytes());
     }
 }

@@ -1,0 +1,130 @@
+//! `cargo xtask test`: runs the tests, counts what passed, failed and was skipped, and says so in one last line.
+//!
+//! A test that cannot run here prints `skipped: why` and returns; such lines are counted, never hidden.
+
+use crate::demo::root;
+use crate::tidy;
+use anyhow::{Context as _, Result, ensure};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+/// Runs the tests.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which tier; without one, what CI always runs.
+    #[arg(value_enum)]
+    tier: Option<Tier>,
+    /// Of the tier `servers`: only this server.
+    name: Option<String>,
+}
+
+/// Tiers beyond the one that always runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Tier {
+    /// Real model servers, fetched and built outside the tree the first time.
+    Servers,
+}
+
+/// What became of tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Tally {
+    /// Takes a line of a test run's output.
+    fn take(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.passed += before(result, " passed");
+            self.failed += before(result, " failed");
+            self.skipped += before(result, " ignored");
+        } else if line.trim_start().starts_with("skipped: ") {
+            // It returned early, so the harness counts it as passed.
+            self.skipped += 1;
+            self.passed = self.passed.saturating_sub(1);
+        }
+    }
+}
+
+/// The number before a word.
+fn before(text: &str, word: &str) -> u64 {
+    let number = text.split_once(word).map_or("", |(head, _)| head);
+    number.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Runs what was asked for; fails when a test failed.
+pub fn run(args: &Args) -> Result<()> {
+    let mut tally = Tally::default();
+    let ended_well = match args.tier {
+        None => usual(&mut tally)?,
+        Some(Tier::Servers) => servers(args.name.as_deref(), &mut tally)?,
+    };
+    println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    ensure!(ended_well && tally.failed == 0, "tests failed");
+    Ok(())
+}
+
+fn usual(tally: &mut Tally) -> Result<bool> {
+    tidy::check()?;
+    if let Err(error) = crate::collector::path() {
+        println!("the collector cannot be had, its test will be skipped: {error:#}");
+    }
+    let mut well = cargo_test(&["--workspace", "--exclude", "e2e"], &[], &[], tally)?;
+    // What attaches shares the kernel and two cores: one at a time.
+    well &= cargo_test(&["--package", "e2e"], &["--test-threads=1"], &[], tally)?;
+    Ok(well)
+}
+
+fn servers(name: Option<&str>, tally: &mut Tally) -> Result<bool> {
+    let arguments: Vec<&str> = name.into_iter().chain(["--test-threads=1"]).collect();
+    cargo_test(&["--package", "e2e", "--test", "servers"], &arguments, &[("GPUSPAN_SERVERS", "1")], tally)
+}
+
+/// Runs `cargo test` and passes its output on, counting. False when it failed.
+fn cargo_test(
+    what: &[&str],
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    tally: &mut Tally,
+) -> Result<bool> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut child = Command::new(cargo)
+        .arg("test")
+        .args(what)
+        .args(["--no-fail-fast", "--", "--nocapture"])
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("failed to start cargo test")?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).lines() {
+        // Tests of hostile input may print bytes that are no text.
+        let Ok(line) = line else { continue };
+        println!("{line}");
+        tally.take(&line);
+    }
+    Ok(child.wait()?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_and_skips_are_counted() {
+        let mut tally = Tally::default();
+        for line in [
+            "test result: ok. 22 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.20s",
+            "skipped: not root",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+            "nothing of interest: 7 passed",
+        ] {
+            tally.take(line);
+        }
+        assert_eq!(tally, Tally { passed: 24, failed: 2, skipped: 2 });
+    }
+}
