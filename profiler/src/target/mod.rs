@@ -9,7 +9,7 @@ mod socket;
 
 pub use maps::{FileId, Mapping, gpu_layer, mappings};
 pub use process::{
-    Identity, ProcessError, children_of, descendants, identity, is_process, require, start_ticks,
+    Identity, ProcessError, children_of, descendants, identity, is_process, require, start_ticks, threads,
 };
 pub use socket::{OpenSocket, listener_port, listeners, open_connections};
 
