@@ -200,9 +200,13 @@ static void check_host_function_runs_in_order_on_another_thread(void) {
 }
 static void check_capture_forks_and_joins(void) {
     void *s = new_stream(NON_BLOCKING), *side = new_stream(NON_BLOCKING), *fork = new_event(), *join = new_event();
-    void *graph = NULL, *exec = NULL, *nodes[16];
+    void *graph = NULL, *exec = NULL, *nodes[16], *blocking = new_stream(0);
     int status = 0;
+    OK(RT(cudaStreamBeginCapture, blocking, 0));
+    EXPECT(launch(short_kernel, NULL) == 906); // the legacy stream would have to wait for a capture
+    OK(RT(cudaStreamEndCapture, blocking, &graph));
     OK(RT(cudaStreamBeginCapture, s, 0));
+    OK(launch(short_kernel, NULL)); // a non-blocking stream is independent of it
     OK(RT(cudaStreamIsCapturing, s, &status));
     EXPECT(status == 1);
     double start = now_ms();
@@ -380,6 +384,36 @@ static void check_registered_names_reach_the_driver(void) {
     OK(RT(cudaDeviceSynchronize));
 }
 
+static void check_blas_launches_on_its_stream(void) {
+    void *handle = NULL, *s = new_stream(NON_BLOCKING), *blas = dlopen("libcublas.so.13", RTLD_NOW);
+    if (!blas)
+        blas = dlopen("libcublas.so.12", RTLD_NOW);
+    EXPECT(blas);
+    OK(find(blas, "cublasCreate_v2")(&handle));
+    OK(find(blas, "cublasSetStream_v2")(handle, s));
+    OK(find(blas, "cublasGemmEx")(handle));
+    OK(find(blas, "cublasSgemm_v2")(handle));
+    OK(RT(cudaStreamSynchronize, s));
+    OK(find(blas, "cublasDestroy_v2")(handle));
+}
+static void check_two_devices_are_apart(void) {
+    int count = 0, device = -1;
+    OK(RT(cudaGetDeviceCount, &count));
+    EXPECT(count == 2);
+    size_t before = 0, after = 0, total = 0;
+    OK(RT(cudaMemGetInfo, &before, &total));
+    OK(RT(cudaSetDevice, 1));
+    OK(RT(cudaGetDevice, &device));
+    EXPECT(device == 1);
+    device_bytes(1 << 20);
+    OK(RT(cudaMemGetInfo, &after, &total));
+    EXPECT(total - after == 1 << 20);
+    OK(RT(cudaSetDevice, 0));
+    OK(RT(cudaMemGetInfo, &after, &total));
+    EXPECT(after == before);
+    EXPECT(RT(cudaSetDevice, 2) == 101);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -391,6 +425,7 @@ static const struct {
     CHECK(capture_forks_and_joins), CHECK(capture_must_be_joined), CHECK(graph_update),
     CHECK(graph_copies_move_bytes), CHECK(memory_queries), CHECK(virtual_memory),
     CHECK(entry_points_are_the_exports), CHECK(unsupported_says_so), CHECK(registered_names_reach_the_driver),
+    CHECK(blas_launches_on_its_stream), CHECK(two_devices_are_apart),
 };
 
 int main(int argc, char **argv) {

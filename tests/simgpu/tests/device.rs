@@ -1,13 +1,17 @@
 //! The simulated device behaves as clients expect. In: the check program of `tests/programs`, run once per check and
 //! CUDA version. Out: its verdicts. Absent: counts (`counts.rs`).
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use simgpu::{Environment, Runtime, calls_program, command_env};
+use simgpu::{Environment, Runtime, Truth, calls_program, command_env};
 
 fn checks() -> Command {
     Command::new(calls_program().with_file_name("device_checks"))
@@ -15,6 +19,7 @@ fn checks() -> Command {
 
 fn settings(log: &Path) -> Environment {
     Environment {
+        devices: Some(2),
         log_dir: Some(log.to_owned()),
         kernel_times: vec![
             ("long_kernel".to_owned(), Duration::from_millis(20)),
@@ -41,7 +46,7 @@ fn check(runtime: Runtime, name: &str) -> Result<(), String> {
 fn all(runtime: Runtime) {
     let list = checks().envs(command_env(runtime, &Environment::default())).output().unwrap().stdout;
     let list = String::from_utf8(list).unwrap();
-    assert!(list.lines().count() >= 18, "the program lost checks: {list}");
+    assert!(list.lines().count() >= 20, "the program lost checks: {list}");
     let failed: Vec<_> = list.lines().filter_map(|name| check(runtime, name).err()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
 }
@@ -54,4 +59,28 @@ fn cuda_12_behaves() {
 #[test]
 fn cuda_13_behaves() {
     all(Runtime::Cuda13);
+}
+
+#[test]
+fn blas_is_seen_only_at_the_driver() {
+    let log = tempfile::tempdir().unwrap();
+    let mut program = checks();
+    program.arg("blas_launches_on_its_stream").envs(command_env(Runtime::Cuda12, &settings(log.path())));
+    assert!(program.output().unwrap().status.success());
+    let total = Truth::read(log.path()).unwrap().total;
+    assert_eq!(
+        (total.call("cublasGemmEx"), total.call("cuLaunchKernel"), total.call("cudaLaunchKernel")),
+        (1, 2, 0)
+    );
+    assert_eq!(total.kernels["sim_gemm"].launched, 2);
+}
+
+#[test]
+fn a_missing_function_is_named() {
+    let log = tempfile::tempdir().unwrap();
+    let mut program = checks();
+    program.arg("unsupported_says_so").envs(command_env(Runtime::Cuda13, &settings(log.path())));
+    assert!(program.output().unwrap().status.success());
+    let total = Truth::read(log.path()).unwrap().total;
+    assert_eq!(total.unsupported(), ["cuTexRefCreate", "cudaGraphicsUnregisterResource"]);
 }

@@ -56,7 +56,7 @@ CUresult capture_wait(struct stream *stream, struct event *event) {
     if (!stream->capture) {
         stream->capture = event->capture;
         stream->frontier_count = 0;
-        stream->context->capturing++;
+        stream->context->capturing += stream->blocking;
     }
     return add_to_frontier(stream, event->frontier, event->frontier_count);
 }
@@ -73,7 +73,7 @@ static CUresult begin(struct stream *s, struct graph *graph, bool borrowed, int 
     *capture = (struct capture){next_capture_id++, mode, true, borrowed, graph, s};
     s->capture = capture;
     s->frontier_count = 0;
-    s->context->capturing++;
+    s->context->capturing += s->blocking;
     pthread_mutex_unlock(&engine);
     return CUDA_SUCCESS;
 }
@@ -108,7 +108,7 @@ static CUresult end(struct stream *s, struct graph **out) {
     bool joined = capture->borrowed_graph || all_joined(capture);
     for (struct stream *other = s->context->streams; other; other = other->next)
         if (other->capture == capture)
-            other->capture = NULL, s->context->capturing--;
+            other->capture = NULL, other->context->capturing -= other->blocking;
     capture->active = false;
     pthread_mutex_unlock(&engine);
     if (!joined)

@@ -34,7 +34,7 @@ API(cuInit, (unsigned flags), {
     if (flags)
         return INVALID_VALUE;
     pthread_once(&once, start);
-    return ready();
+    return config.devices ? ready() : NO_DEVICE;
 })
 
 // A child forked after cuInit cannot use the device, as with the real driver.

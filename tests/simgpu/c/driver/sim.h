@@ -15,6 +15,7 @@ enum {
     INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
     NOT_INITIALIZED = 3,
+    NO_DEVICE = 100,
     INVALID_DEVICE = 101,
     INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201,
@@ -116,7 +117,7 @@ struct context {
     unsigned flags, references;
     struct stream *streams; // every stream, the legacy one included
     struct stream *legacy;
-    uint32_t capturing; // streams in capture, counted for the rule about the legacy stream
+    uint32_t capturing; // blocking streams in capture: the legacy stream may not be used meanwhile
 };
 
 struct stream {

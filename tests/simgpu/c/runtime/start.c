@@ -74,7 +74,7 @@ error_t_ ready(void) {
         return error;
     if (context) {
         bound = 1;
-        return SUCCESS;
+        return driver.cuCtxGetDevice(&device);
     }
     return bind(device);
 }
@@ -95,12 +95,7 @@ API(cudaGetDevice, (int *out), {
     error_t_ error = loaded();
     if (error || !out)
         return remember(error ? error : INVALID_VALUE);
-    void *context = NULL;
-    driver.cuCtxGetCurrent(&context);
-    if (context)
-        driver.cuCtxGetDevice(out);
-    else
-        *out = device;
+    *out = device;
     return SUCCESS;
 })
 API(cudaGetDeviceCount, (int *out), {
