@@ -1,11 +1,7 @@
 //! The simulated device behaves as clients expect. In: the check program of `tests/programs`, run once per check and
 //! CUDA version. Out: its verdicts. Absent: counts (`counts.rs`).
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail by panicking, as tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::path::Path;
 use std::process::Command;

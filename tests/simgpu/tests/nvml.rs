@@ -1,8 +1,6 @@
 //! The management library answers from what ran. In: a process that keeps device memory and runs kernels. Out: NVML's
 //! values, read by the client library that the profiler uses. Absent: values that are mere constants.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 

@@ -133,13 +133,13 @@ static CUresult copy_2d(struct stream *s, const struct memcpy_2d *c, bool wait) 
     struct copy copy;
     if (!c || !copy_from_2d(c, &copy))
         return c ? NOT_SUPPORTED : INVALID_VALUE;
-    return c->width * c->height ? submit_copy(s, &copy, wait) : CUDA_SUCCESS;
+    return c->width && c->height ? submit_copy(s, &copy, wait) : CUDA_SUCCESS;
 }
 static CUresult copy_3d(struct stream *s, const struct memcpy_3d *c, bool wait) {
     struct copy copy;
     if (!c || !copy_from_3d(c, &copy))
         return c ? NOT_SUPPORTED : INVALID_VALUE;
-    return c->width * c->height * c->depth ? submit_copy(s, &copy, wait) : CUDA_SUCCESS;
+    return c->width && c->height && c->depth ? submit_copy(s, &copy, wait) : CUDA_SUCCESS;
 }
 API2(_ptds, cuMemcpy2D_v2, (const struct memcpy_2d *c), {
     STREAM(NULL);

@@ -1,8 +1,7 @@
-// Graphs built by hand, and executable graphs. In: public calls. Out: graphs as data (graph.c), one operation per
-// launch. Absent: conditional, semaphore and batch nodes; kernel arguments, which nothing reads.
+// Graphs built by hand. In: public calls. Out: graphs as data (graph.c). Absent: conditional, semaphore and batch
+// nodes; kernel arguments, which nothing reads.
 #define _GNU_SOURCE
 #include "graph.h"
-#include "cuda_abi.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,22 +10,6 @@ bool copy_from_3d(const struct memcpy_3d *c, struct copy *out);
 
 // Numbers of CUgraphNodeType.
 enum { TYPE_KERNEL, TYPE_MEMCPY, TYPE_MEMSET, TYPE_HOST, TYPE_GRAPH, TYPE_EMPTY, TYPE_WAIT, TYPE_RECORD, TYPE_ALLOC = 10, TYPE_FREE };
-
-#define GRAPH(handle)                                                                                          \
-    READY();                                                                                                   \
-    struct graph *g = handle;                                                                                  \
-    if (!g || g->magic != GRAPH_MAGIC)                                                                         \
-    return INVALID_HANDLE
-#define NODE(handle)                                                                                           \
-    READY();                                                                                                   \
-    struct node *n = handle;                                                                                   \
-    if (!n || n->magic != NODE_MAGIC)                                                                          \
-    return INVALID_HANDLE
-#define EXEC(handle)                                                                                           \
-    READY();                                                                                                   \
-    struct exec *x = handle;                                                                                   \
-    if (!x || x->magic != EXEC_MAGIC)                                                                          \
-    return INVALID_HANDLE
 
 API(cuGraphCreate, (struct graph * *out, unsigned flags), {
     READY();
@@ -58,7 +41,7 @@ API(cuGraphDebugDotPrint, (void *graph, const char *path, unsigned flags), {
     return CUDA_SUCCESS;
 })
 
-static bool kernel_work(struct work *out, const struct kernel_node_params *p) {
+bool kernel_work(struct work *out, const struct kernel_node_params *p) {
     struct function *function = p->function;
     if (!function || function->magic != FUNCTION_MAGIC)
         return false;
@@ -67,10 +50,10 @@ static bool kernel_work(struct work *out, const struct kernel_node_params *p) {
     memcpy(out->kernel.block, p->block, sizeof p->block);
     return true;
 }
-static struct work fill_work(const struct memset_node_params *p) {
+struct work fill_work(const struct memset_node_params *p) {
     return (struct work){.kind = OP_FILL, .fill = {p->dst, p->pitch, p->width, p->height, p->value, p->element}};
 }
-static bool copy_work(struct work *out, const struct memcpy_3d *c) {
+bool copy_work(struct work *out, const struct memcpy_3d *c) {
     out->kind = OP_COPY;
     return copy_from_3d(c, &out->copy);
 }
@@ -303,165 +286,4 @@ API(cuGraphReleaseUserObject, (void *graph, void *object, unsigned count), {
     GRAPH(graph);
     (void)g;
     return CUDA_SUCCESS;
-})
-
-static CUresult instantiate(struct exec **out, void *graph, uint64_t flags) {
-    GRAPH(graph);
-    static _Atomic uint32_t next = 1;
-    struct exec *exec = calloc(1, sizeof *exec);
-    if (!exec || !out || !(exec->plan = plan_of(g)))
-        return INVALID_VALUE;
-    exec->magic = EXEC_MAGIC, exec->flags = flags, exec->id = atomic_fetch_add(&next, 1);
-    *out = exec;
-    return CUDA_SUCCESS;
-}
-API(cuGraphInstantiate, (struct exec * *out, void *graph, void **error_node, char *log, size_t size),
-    { return instantiate(out, graph, 0); })
-API(cuGraphInstantiate_v2, (struct exec * *out, void *graph, void **error_node, char *log, size_t size),
-    { return instantiate(out, graph, 0); })
-API(cuGraphInstantiateWithFlags, (struct exec * *out, void *graph, uint64_t flags),
-    { return instantiate(out, graph, flags); })
-API2(_ptsz, cuGraphInstantiateWithParams, (struct exec * *out, void *graph, struct graph_instantiate_params *params), {
-    enum { unused = per_thread };
-    CUresult result = instantiate(out, graph, params ? params->flags : 0);
-    if (params)
-        params->result = result ? 1 : 0;
-    return result;
-})
-API(cuGraphExecDestroy, (void *exec), {
-    EXEC(exec);
-    x->magic = 0;
-    plan_release(x->plan);
-    free(x);
-    return CUDA_SUCCESS;
-})
-API(cuGraphExecGetFlags, (void *exec, uint64_t *out), {
-    EXEC(exec);
-    *out = x->flags;
-    return CUDA_SUCCESS;
-})
-API(cuGraphExecGetId, (void *exec, unsigned *out), {
-    EXEC(exec);
-    *out = x->id;
-    return CUDA_SUCCESS;
-})
-API2(_ptsz, cuGraphLaunch, (void *exec, void *stream), {
-    EXEC(exec);
-    STREAM(stream);
-    if (s->capture)
-        return NOT_SUPPORTED; // a launch inside a capture becomes a child graph on the device; nobody here asks for it
-    atomic_fetch_add(&x->plan->references, 1);
-    struct work work = {.kind = OP_GRAPH, .graph = {x->plan, x->id}};
-    CUresult result = submit(s, &work, NULL);
-    if (result)
-        plan_release(x->plan);
-    return result;
-})
-API2(_ptsz, cuGraphUpload, (void *exec, void *stream), {
-    EXEC(exec);
-    (void)x;
-    STREAM(stream);
-    (void)s;
-    return CUDA_SUCCESS;
-})
-
-static bool same_shape(const struct plan *a, const struct plan *b) {
-    if (a->count != b->count)
-        return false;
-    for (uint32_t i = 0; i < a->count; i++) {
-        const struct plan_item *left = &a->items[i], *right = &b->items[i];
-        if (left->work.kind != right->work.kind || left->dependency_count != right->dependency_count ||
-            memcmp(left->dependencies, right->dependencies, left->dependency_count * sizeof *left->dependencies))
-            return false;
-    }
-    return true;
-}
-// CUgraphExecUpdateResult: 2 is "topology changed". The executable keeps naming its own nodes.
-static CUresult update(void *exec, void *graph, int *result) {
-    EXEC(exec);
-    GRAPH(graph);
-    struct plan *plan = plan_of(g);
-    if (!plan)
-        return OUT_OF_MEMORY;
-    bool same = same_shape(x->plan, plan);
-    *result = same ? 0 : 2;
-    if (same) {
-        for (uint32_t i = 0; i < plan->count; i++)
-            plan->items[i].node = x->plan->items[i].node;
-        struct plan *old = x->plan;
-        x->plan = plan;
-        plan = old;
-    }
-    plan_release(plan);
-    return same ? CUDA_SUCCESS : EXEC_UPDATE_FAILURE;
-}
-API(cuGraphExecUpdate, (void *exec, void *graph, void **error_node, int *result),
-    { return update(exec, graph, result); })
-API(cuGraphExecUpdate_v2, (void *exec, void *graph, struct graph_update_result *out), {
-    int result = 0;
-    CUresult code = update(exec, graph, &result);
-    if (out)
-        *out = (struct graph_update_result){.result = result};
-    return code;
-})
-
-// Changes one node of an executable, in a private copy when the plan is in flight.
-static CUresult set_item(void *exec, struct node *node, const struct work *work, int disabled) {
-    EXEC(exec);
-    if (atomic_load(&x->plan->references) > 1) {
-        struct plan *copy = plan_copy(x->plan);
-        if (!copy)
-            return OUT_OF_MEMORY;
-        plan_release(x->plan);
-        x->plan = copy;
-    }
-    for (uint32_t i = 0; i < x->plan->count; i++) {
-        struct plan_item *item = &x->plan->items[i];
-        if (item->node != node)
-            continue;
-        if (work && item->work.kind != work->kind)
-            return INVALID_VALUE;
-        if (work)
-            item->work = *work;
-        if (disabled >= 0)
-            item->disabled = disabled;
-        return CUDA_SUCCESS;
-    }
-    return INVALID_HANDLE;
-}
-static CUresult exec_kernel(void *exec, struct node *node, const struct kernel_node_params *params) {
-    struct work work;
-    return params && kernel_work(&work, params) ? set_item(exec, node, &work, -1) : INVALID_VALUE;
-}
-API(cuGraphExecKernelNodeSetParams, (void *exec, struct node *node, const struct kernel_node_params *params),
-    { return exec_kernel(exec, node, params); })
-API(cuGraphExecKernelNodeSetParams_v2, (void *exec, struct node *node, const struct kernel_node_params_v2 *params), {
-    struct kernel_node_params base = params->base;
-    if (!base.function)
-        base.function = params->kernel;
-    return exec_kernel(exec, node, &base);
-})
-API(cuGraphExecMemcpyNodeSetParams, (void *exec, struct node *node, const struct memcpy_3d *params, void *context), {
-    struct work work;
-    return params && copy_work(&work, params) ? set_item(exec, node, &work, -1) : INVALID_VALUE;
-})
-API(cuGraphExecMemsetNodeSetParams,
-    (void *exec, struct node *node, const struct memset_node_params *params, void *context), {
-        struct work work = fill_work(params);
-        return set_item(exec, node, &work, -1);
-    })
-API(cuGraphExecHostNodeSetParams, (void *exec, struct node *node, const struct host_node_params *params), {
-    struct work work = {.kind = OP_HOST, .host = {params->fn, params->data}};
-    return set_item(exec, node, &work, -1);
-})
-API(cuGraphNodeSetEnabled, (void *exec, struct node *node, unsigned enabled),
-    { return set_item(exec, node, NULL, !enabled); })
-API(cuGraphNodeGetEnabled, (void *exec, struct node *node, unsigned *out), {
-    EXEC(exec);
-    for (uint32_t i = 0; i < x->plan->count; i++)
-        if (x->plan->items[i].node == node) {
-            *out = !x->plan->items[i].disabled;
-            return CUDA_SUCCESS;
-        }
-    return INVALID_HANDLE;
 })

@@ -237,10 +237,14 @@ bool is_done(struct stream *stream, uint64_t seq);
 bool stream_idle(struct stream *stream);
 uint64_t end_of(const struct stream *stream, uint64_t seq);
 void sleep_until(uint64_t ns);
-void log_work(const struct work *work, const struct op *op, const struct stream *stream, uint64_t start,
-              uint64_t end, uint32_t graph);
 void perform(const struct work *work);
 void release_work(struct work *work);
+
+// account.c
+uint64_t work_bytes(const struct work *work);
+void count_work(const struct work *work);
+void log_work(const struct work *work, const struct op *op, const struct stream *stream, uint64_t start,
+              uint64_t end, uint32_t graph);
 
 // graph.c, capture.c
 uint64_t run_plan(const struct plan *plan, const struct op *op, const struct stream *stream, uint64_t start,

@@ -30,7 +30,7 @@ static const char *const truth_names[] = {
     TRUTH_FIELDS(X)
 #undef X
 };
-_Static_assert(TRUTH_FIELD_COUNT <= TRUTH_SLOTS, "the truth table is full");
+_Static_assert((int)TRUTH_FIELD_COUNT <= (int)TRUTH_SLOTS, "the truth table is full");
 _Static_assert(sizeof(struct api_slot) == 128 && sizeof(struct truth_slot) == 64, "readers rely on the layout");
 _Static_assert(sizeof(struct op_record) == 64 && sizeof(struct ops_file) == 64, "readers rely on the layout");
 
