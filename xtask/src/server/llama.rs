@@ -34,8 +34,6 @@ const CONFIGURE: [&str; 7] = [
 const MODEL_SCRIPT: &str = include_str!("../../server/random_gguf.py");
 const AGREE_SCRIPT: &str = include_str!("../../server/ggml_agree.py");
 const MODEL: &str = "gpuspan-random";
-/// The step after which everything is there.
-pub(super) const LAST_STEP: &str = "model";
 /// Requests that are decoded together.
 const SLOTS: &str = "4";
 /// Loading takes a second; the rest is for busy machines.
@@ -76,14 +74,14 @@ pub fn start(options: &Options) -> Result<Running> {
 }
 
 /// Fetches and builds what is not there yet.
-pub(super) fn provision() -> Result<Kept> {
+fn provision() -> Result<Kept> {
     let kept = Kept::open("llama")?;
     kept.python(&PYTHON)?;
     kept.step("source", SDIST, || source(&kept))?;
     kept.step("build", &format!("{SDIST} {CONFIGURE:?}"), || build(&kept))?;
     kept.step("backend", BACKEND, || backend(&kept))?;
     kept.step("agree", &format!("{SDIST} {BACKEND} {AGREE_SCRIPT}"), || agree(&kept))?;
-    kept.step(LAST_STEP, MODEL_SCRIPT, || model(&kept))?;
+    kept.step("model", MODEL_SCRIPT, || model(&kept))?;
     Ok(kept)
 }
 
@@ -141,7 +139,7 @@ fn agree(kept: &Kept) -> Result<()> {
 }
 
 fn model(kept: &Kept) -> Result<()> {
-    kept.run(LAST_STEP, script(kept, "random_gguf.py", MODEL_SCRIPT)?.arg(kept.path("model.gguf")))
+    kept.run("model", script(kept, "random_gguf.py", MODEL_SCRIPT)?.arg(kept.path("model.gguf")))
 }
 
 fn script(kept: &Kept, name: &str, text: &str) -> Result<Command> {

@@ -82,20 +82,3 @@ pub fn start(name: Name, options: &Options) -> Result<Running> {
         Name::Transformers => transformers::start(options),
     }
 }
-
-/// Fetches and builds what the server is made of, as far as it is not kept yet.
-pub fn provision(name: Name) -> Result<()> {
-    match name {
-        Name::Llama => llama::provision().map(drop),
-        Name::Transformers => transformers::provision().map(drop),
-    }
-}
-
-/// Whether everything the server is made of is already kept, so that a start neither fetches nor builds it.
-pub fn is_provisioned(name: Name) -> bool {
-    let (folder, last_step) = match name {
-        Name::Llama => ("llama", llama::LAST_STEP),
-        Name::Transformers => ("transformers", transformers::LAST_STEP),
-    };
-    cache::folder(folder).is_ok_and(|folder| folder.join("stamps").join(last_step).exists())
-}

@@ -104,13 +104,13 @@ impl Drop for Running {
     }
 }
 
-/// A port that nobody listens on at this moment, when none was asked for.
+/// The port that was asked for, or any; nobody listens on it at this moment. Without this look a start could take
+/// another server's answers for its own.
 pub fn port(asked: Option<u16>) -> Result<u16> {
-    if let Some(port) = asked {
-        return Ok(port);
-    }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to find a free port")?;
-    Ok(listener.local_addr().context("failed to read the free port")?.port())
+    let asked = asked.unwrap_or(0);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, asked))
+        .with_context(|| format!("port {asked} cannot be had; leave out --port for a free one"))?;
+    Ok(listener.local_addr().context("failed to read the port")?.port())
 }
 
 /// A new folder for what the stand-ins write about one run of a server.

@@ -24,8 +24,6 @@ const PYTHON: [&str; 6] = [
 const MODEL_SCRIPT: &str = include_str!("../../server/random_transformer.py");
 /// A folder of this name lies in the server's working directory: so the name in requests is short.
 const MODEL: &str = "gpuspan-random";
-/// The step after which everything is there.
-pub(super) const LAST_STEP: &str = "model";
 /// A cache of 64 blocks of 32 tokens and batches of 256 tokens: enough for a few short requests at a time.
 const BATCHING: [&str; 7] = [
     "--continuous-batching",
@@ -71,10 +69,10 @@ pub fn start(options: &Options) -> Result<Running> {
 }
 
 /// Fetches what is not there yet.
-pub(super) fn provision() -> Result<Kept> {
+fn provision() -> Result<Kept> {
     let kept = Kept::open("transformers")?;
     kept.python(&PYTHON)?;
-    kept.step(LAST_STEP, MODEL_SCRIPT, || model(&kept))?;
+    kept.step("model", MODEL_SCRIPT, || model(&kept))?;
     Ok(kept)
 }
 
@@ -83,5 +81,5 @@ fn model(kept: &Kept) -> Result<()> {
     fs::write(&script, MODEL_SCRIPT).with_context(|| format!("failed to write {}", script.display()))?;
     fs::create_dir_all(kept.path("models")).context("failed to make the folder of models")?;
     let mut make = Command::new(kept.path("venv/bin/python"));
-    kept.run(LAST_STEP, make.arg(script).arg(kept.path("models").join(MODEL)))
+    kept.run("model", make.arg(script).arg(kept.path("models").join(MODEL)))
 }

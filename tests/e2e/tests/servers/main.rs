@@ -1,0 +1,211 @@
+//! Real, unmodified servers, profiled from outside while a client loads them. What the profiler says about every
+//! request is compared with what the client saw, and what it says about the device with the exact log of the stand-in
+//! libraries under the server. Run by `cargo xtask test servers`; elsewhere each test says why it is skipped.
+//!
+//! Absent: what only one server has inside (batches, queues); times of the device, which a stand-in cannot prove.
+
+mod truth;
+
+use std::time::Duration;
+
+use e2e::summary::{Launches, Loss, Summary};
+use e2e::{Observation, Report, Span, or_skip};
+use truth::{Reading, Truth};
+use workload::client::{Range, StreamMode};
+use workload::{ClientOptions, ClientRecord, load};
+use xtask::server::{self, Device, Name, Options, Running};
+
+/// A third of them at once: some wait, some share a step.
+const REQUESTS: u64 = 12;
+const CONNECTIONS: usize = 4;
+/// How far the time to the first token may lie from the client's, both measured on a loaded machine with two cores:
+/// the client's own reading adds a wake-up of its thread.
+const TTFT_TOLERANCE_NS: f64 = 25e6;
+
+/// How long after the last answer a server may still touch the device.
+const SETTLE: Duration = Duration::from_millis(500);
+
+#[test]
+fn llama_on_the_cpu() {
+    check(Name::Llama, Options { device: Device::Cpu, ..Options::default() });
+}
+
+#[test]
+fn llama_on_the_stand_ins() {
+    check(Name::Llama, Options::default());
+}
+
+#[test]
+fn transformers_on_the_cpu() {
+    check(Name::Transformers, Options { device: Device::Cpu, ..Options::default() });
+}
+
+#[test]
+fn transformers_on_the_stand_ins() {
+    check(Name::Transformers, Options::default());
+}
+
+#[test]
+fn transformers_with_cuda_graphs() {
+    check(Name::Transformers, Options { cuda_graphs: true, ..Options::default() });
+}
+
+fn check(name: Name, options: Options) {
+    if std::env::var_os("GPUSPAN_SERVERS").is_none() {
+        println!(
+            "skipped: {name:?} on {:?}: real servers are big; `cargo xtask test servers` runs them",
+            options.device
+        );
+        return;
+    }
+    or_skip!();
+    let mut running = server::start(name, &options).unwrap();
+    // What a server does only once (loading kernels, capturing graphs) is not what the window is about.
+    ask(&running, 2 * CONNECTIONS, 1);
+    let observed = observe(&running);
+    assert!(running.alive(), "the server ended under the profiler");
+    assert_eq!(observed.report.summary.target.server, recognised_as(name));
+    requests_agree(&running, &observed);
+    if let Some(truth) = &observed.truth {
+        device_agrees(&observed.report.summary, truth);
+    }
+    // The target never depends on the profiler.
+    let after = ask(&running, 2, 3);
+    assert!(after.iter().all(answered), "{after:#?}");
+}
+
+fn recognised_as(name: Name) -> &'static str {
+    match name {
+        Name::Llama => "llama.cpp",
+        Name::Transformers => "transformers",
+    }
+}
+
+/// What everybody saw of the same window.
+struct Observed {
+    client: Vec<ClientRecord>,
+    report: Report,
+    /// Of the window alone; none on the CPU.
+    truth: Option<Truth>,
+}
+
+fn observe(running: &Running) -> Observed {
+    let gpuspan = Observation::start(running.pid, &[]).unwrap();
+    let before = running.truth_dir.as_deref().map(Reading::of);
+    let client = ask(running, REQUESTS as usize, 2);
+    // The last step's copies may still be under way when the last answer is out.
+    std::thread::sleep(SETTLE);
+    let after = running.truth_dir.as_deref().map(Reading::of);
+    let report = gpuspan.stop().unwrap();
+    let truth = after.zip(before).map(|(after, before)| after.since(&before));
+    Observed { client, report, truth }
+}
+
+/// Half of the answers are streamed.
+fn ask(running: &Running, requests: usize, seed: u64) -> Vec<ClientRecord> {
+    let options = ClientOptions {
+        requests,
+        seed,
+        concurrency: CONNECTIONS,
+        model: running.model.clone(),
+        stream: StreamMode::Mix,
+        max_tokens: Range { min: 4, max: 24 },
+        traceparent: true,
+        ..ClientOptions::new(&running.url)
+    };
+    load(&options).unwrap()
+}
+
+/// transformers ends a stream without `[DONE]`, so that a finish reason is what tells the end.
+fn answered(record: &ClientRecord) -> bool {
+    record.status == 200 && record.error.is_none() && record.finish_reason.is_some()
+}
+
+fn requests_agree(running: &Running, observed: &Observed) {
+    let spans: Vec<&Span> = observed.report.spans.iter().filter(|span| span.is_server()).collect();
+    for record in &observed.client {
+        assert!(answered(record), "{record:#?}\n{}", running.log.display());
+        let id = record.id.as_deref().expect("the answer has an id");
+        let mut same = spans.iter().filter(|span| span.text("gen_ai.response.id") == Some(id));
+        let span = same.next().unwrap_or_else(|| panic!("no SERVER span for {record:#?} in {spans:#?}"));
+        assert!(same.next().is_none(), "two SERVER spans for {record:#?}");
+        request_agrees(running, record, span);
+    }
+    let requests = &observed.report.summary.requests;
+    assert_eq!(requests.by_status.get("200"), Some(&REQUESTS), "{requests:?}");
+    assert_eq!(requests.by_outcome.get("completed"), Some(&REQUESTS), "{requests:?}");
+    assert_eq!((requests.streaming, requests.partial), (REQUESTS / 2, 0), "{requests:?}");
+    assert_eq!(requests.total, spans.len() as u64, "{requests:?}");
+    let others = spans.iter().filter(|span| span.text("gen_ai.response.id").is_none());
+    others.for_each(|span| was_dropped(span, observed));
+}
+
+/// llama-server ends a connection after a stream although it said `Keep-Alive`, reads what the client has already sent
+/// on it, and never answers; the client asks again on a new connection. Both are exchanges of their own.
+fn was_dropped(span: &Span, observed: &Observed) {
+    assert_eq!(span.text("gpuspan.outcome"), Some("aborted"), "{span:#?}");
+    assert_eq!(span.int("http.response.status_code"), None, "{span:#?}");
+    let asked_again = observed.client.iter().any(|record| record.trace_id.as_ref() == Some(&span.trace_id));
+    assert!(asked_again, "nobody sent {span:#?}");
+}
+
+fn request_agrees(running: &Running, record: &ClientRecord, span: &Span) {
+    let usage = record.usage.expect("the answer counts its tokens");
+    assert_eq!(span.text("gen_ai.request.model"), Some(running.model.as_str()), "{span:#?}");
+    assert_eq!(span.text("gen_ai.response.model"), record.model.as_deref(), "{span:#?}");
+    assert_eq!(span.int("http.response.status_code"), Some(u64::from(record.status)), "{span:#?}");
+    assert_eq!(span.int("gen_ai.usage.input_tokens"), Some(usage.prompt_tokens), "{span:#?}");
+    assert_eq!(span.int("gen_ai.usage.output_tokens"), Some(usage.completion_tokens), "{span:#?}");
+    assert_eq!(span.text("gpuspan.outcome"), Some("completed"), "{span:#?}");
+    assert_eq!(Some(&span.trace_id), record.trace_id.as_ref(), "the caller's trace goes on: {span:#?}");
+    if record.stream {
+        let said =
+            span.double("gpuspan.time_to_first_token").expect("a streamed answer has a first token") * 1e9;
+        let seen = record.time_to_first_token_ns().expect("the client saw a token") as f64;
+        assert!(
+            (said - seen).abs() < TTFT_TOLERANCE_NS,
+            "first token after {said} ns, client {seen} ns: {span:#?}"
+        );
+    }
+}
+
+/// Every count is equal, not close: the server is idle at both ends of the window.
+fn device_agrees(summary: &Summary, truth: &Truth) {
+    let launches = &summary.launches;
+    assert!(truth.fact("launches") > 0, "the server never used the device");
+    assert_eq!(launches.total, truth.fact("launches"), "{launches:?}");
+    assert_eq!(launches.graph_launches, truth.fact("graph_launches"), "{launches:?}");
+    assert_eq!(launches.captured, truth.fact("captured_launches"), "{launches:?}");
+    if launches.unknown_graphs == 0 {
+        assert_eq!(launches.graph_nodes, truth.fact("graph_kernel_nodes"), "{launches:?}");
+    }
+    for (direction, fact) in [("HtoD", "htod"), ("DtoH", "dtoh"), ("DtoD", "dtod")] {
+        let seen = summary.copies.get(direction).copied().unwrap_or_default();
+        let (count, bytes) =
+            (truth.fact(&format!("copies_{fact}")), truth.fact(&format!("copies_{fact}_bytes")));
+        assert_eq!((seen.count, seen.bytes), (count, bytes), "{direction}: {:?}", summary.copies);
+    }
+    kernels_agree(launches, truth);
+    nothing_was_lost(&summary.loss);
+}
+
+/// Each kernel has its own count. Names of templates over functions of one source file differ between the host's and
+/// the device's half of a program, so all counts are compared, and names wherever both halves agree.
+fn kernels_agree(launches: &Launches, truth: &Truth) {
+    let seen: Vec<_> = launches.by_kernel.iter().filter(|kernel| kernel.count > 0).collect();
+    let mut counted: Vec<u64> = seen.iter().map(|kernel| kernel.count).collect();
+    let mut true_counts: Vec<u64> = truth.kernels().values().copied().collect();
+    counted.sort_unstable();
+    true_counts.sort_unstable();
+    assert_eq!(counted, true_counts, "{launches:#?}\n{truth:#?}");
+    let named =
+        seen.iter().filter_map(|kernel| Some((truth.kernels().get(kernel.symbol.as_ref()?)?, kernel)));
+    let agreeing = named.inspect(|(count, kernel)| assert_eq!(**count, kernel.count, "{kernel:?}")).count();
+    assert!(agreeing * 2 > seen.len(), "few names are the device's: {seen:#?}\n{truth:#?}");
+}
+
+/// The profiler's own equations, and none of their losses.
+fn nothing_was_lost(loss: &Loss) {
+    assert!(loss.balanced, "{loss:#?}");
+    assert_eq!(loss.lost, 0, "{loss:#?}");
+}
