@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything one does with gpuspan's sources. One file per command.
 #![expect(clippy::print_stdout, reason = "a developer's tool talks on its standard output")]
 
+mod bench;
 mod collector;
 mod demo;
 mod ebpf;
@@ -21,6 +22,8 @@ enum Command {
     Test(test::Args),
     /// Check what compilers and linters do not: module docs, sizes, and that pure modules stay pure.
     Tidy(tidy::Args),
+    /// Measure what gpuspan costs the target and itself, and compare with the goals; minutes, on a quiet machine.
+    Bench(bench::Args),
     /// Build the kernel side into `profiler-ebpf/prebuilt/`, or check that what is there is up to date.
     Ebpf(ebpf::Args),
     /// Start a real model server on loopback; the first time it is fetched and built.
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Collector(args) => collector::run(&args),

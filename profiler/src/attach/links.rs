@@ -2,7 +2,7 @@
 
 use super::kernel::{ENTER, Kernel, KernelError, LEAVE};
 use super::library::Library;
-use super::multi::{self, Link, MultiError, Side};
+use super::multi::{self, Link, MultiError, MultiProgram, Side};
 use crate::probe;
 use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
@@ -45,33 +45,11 @@ impl Links {
     /// # Errors
     /// When the kernel refuses; nothing stays attached then.
     pub fn attach(kernel: &mut Kernel, path: &Path, pid: u32, library: &Library) -> Result<Self, LinkError> {
-        let points: Vec<_> = library
-            .points
-            .iter()
-            .filter_map(|point| Some((point.offset, probe::api(point.api)?, point.api)))
-            .collect();
-        if points.is_empty() {
-            return Ok(Self::default());
-        }
+        let points = points(library);
         let mut links = Self::default();
         match kernel.multi() {
             Some(programs) => {
-                let multi_points = |paired: bool| -> Vec<multi::Point> {
-                    let wanted = points.iter().filter(|(_, api, _)| !paired || api.paired);
-                    wanted
-                        .map(|(offset, api, index)| multi::Point {
-                            offset: *offset,
-                            cookie: api.cookie(*index).pack(),
-                        })
-                        .collect()
-                };
-                // Entries first, so that no return finds its entry missing.
-                for (name, side) in [(ENTER, Side::Entry), (LEAVE, Side::Return)] {
-                    let points = multi_points(side == Side::Return);
-                    if !points.is_empty() {
-                        links.multi.push(Link::attach(programs.get(name)?, path, &points, pid, side)?);
-                    }
-                }
+                links.multi = multi_links(programs.get(ENTER)?, programs.get(LEAVE)?, path, pid, &points)?;
             }
             None => {
                 for (offset, api, index) in &points {
@@ -83,6 +61,57 @@ impl Links {
         }
         Ok(links)
     }
+}
+
+/// A program that does nothing, to measure what probes cost by themselves.
+pub struct EmptyProgram(MultiProgram);
+
+impl EmptyProgram {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// When the kernel has no multi links, or privileges lack.
+    pub fn load() -> Result<Self, LinkError> {
+        Ok(Self(MultiProgram::empty()?))
+    }
+
+    /// Attaches it as [`Links::attach`] attaches the real ones: at the same points, with the same return probes.
+    ///
+    /// # Errors
+    /// When the kernel refuses; nothing stays attached then.
+    pub fn attach(&self, path: &Path, pid: u32, library: &Library) -> Result<Links, LinkError> {
+        let multi = multi_links(&self.0, &self.0, path, pid, &points(library))?;
+        Ok(Links { multi, perf: Vec::new() })
+    }
+}
+
+/// A probe: offset in the file, catalogue entry and its index.
+type Point = (u64, &'static probe::Api, u16);
+
+fn points(library: &Library) -> Vec<Point> {
+    let points = library.points.iter();
+    points.filter_map(|point| Some((point.offset, probe::api(point.api)?, point.api))).collect()
+}
+
+/// One link for all entries and one for all returns; entries first, so that no return finds its entry missing.
+fn multi_links(
+    enter: &MultiProgram,
+    leave: &MultiProgram,
+    path: &Path,
+    pid: u32,
+    points: &[Point],
+) -> Result<Vec<Link>, MultiError> {
+    let mut links = Vec::new();
+    for (program, side) in [(enter, Side::Entry), (leave, Side::Return)] {
+        let wanted = points.iter().filter(|(_, api, _)| side == Side::Entry || api.paired);
+        let places: Vec<_> = wanted
+            .map(|(offset, api, index)| multi::Point { offset: *offset, cookie: api.cookie(*index).pack() })
+            .collect();
+        if !places.is_empty() {
+            links.push(Link::attach(program, path, &places, pid, side)?);
+        }
+    }
+    Ok(links)
 }
 
 fn perf_link(

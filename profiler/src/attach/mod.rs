@@ -12,13 +12,12 @@ mod tracefs;
 
 pub use kernel::{Kernel, KernelError, KernelSettings, LinkKind, RING_BYTES};
 pub use library::{Library, LibraryError, Missing, Point, inspect};
-pub use links::LinkError;
+pub use links::{EmptyProgram, LinkError, Links};
 pub use multi::{RunStatistics, support as multi_support};
 pub use tracefs::ensure_tracefs;
 
 use crate::probe::Layer;
 use crate::target::{self, FileId, Mapping};
-use links::Links;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

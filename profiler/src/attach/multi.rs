@@ -117,12 +117,7 @@ pub enum Unsupported {
 ///
 /// What is missing.
 pub fn support() -> Result<(), Unsupported> {
-    // SAFETY: all-zero is the instruction's valid empty form.
-    let mut program = unsafe { std::mem::zeroed::<[bpf_insn; 2]>() };
-    let [clear, exit] = &mut program;
-    // r0 = 0; exit
-    (clear.code, exit.code) = (0xb7, 0x95);
-    let program = load_program("support", &program, c"GPL", None).map_err(|error| {
+    let program = empty("support").map_err(|error| {
         if error.raw_os_error() == Some(libc::EINVAL) {
             Unsupported::NoLinks
         } else {
@@ -137,6 +132,16 @@ pub fn support() -> Result<(), Unsupported> {
         return Err(Unsupported::NoLinks);
     }
     if errno(u32::MAX) == Some(libc::EINVAL) { Ok(()) } else { Err(Unsupported::ThreadFilter) }
+}
+
+/// Loads a program that does nothing.
+fn empty(name: &str) -> io::Result<OwnedFd> {
+    // SAFETY: all-zero is the instruction's valid empty form.
+    let mut program = unsafe { std::mem::zeroed::<[bpf_insn; 2]>() };
+    let [clear, exit] = &mut program;
+    // r0 = 0; exit
+    (clear.code, exit.code) = (0xb7, 0x95);
+    load_program(name, &program, c"GPL", None)
 }
 
 /// Programs that were loaded for uprobe_multi links.
@@ -210,6 +215,19 @@ impl MultiProgram {
             run_count: info.run_cnt,
             recursion_misses: info.recursion_misses,
         })
+    }
+
+    /// A program that does nothing, to measure what a probe costs by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn empty() -> Result<Self, MultiError> {
+        let name = "empty".to_owned();
+        match empty(&name) {
+            Ok(fd) => Ok(Self { name, fd }),
+            Err(source) => Err(MultiError::Load { program: name, log: "nothing".to_owned(), source }),
+        }
     }
 
     fn load(object: &Object, name: &str) -> Result<Self, MultiError> {

@@ -91,9 +91,10 @@ fn drain_once(
 
 /// An epoll instance that tells once when the ring's producer asks for a look.
 fn watch(ring: &RingBuf<MapData>) -> io::Result<OwnedFd> {
-    // SAFETY: epoll_create1 has no preconditions; a non-negative result is a descriptor that is ours alone.
+    // SAFETY: epoll_create1 has no preconditions.
     let epoll = match unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } {
         -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: it has just been made, and nobody else knows it.
         fd => unsafe { OwnedFd::from_raw_fd(fd) },
     };
     let mut interest = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(), u64: 0 };
