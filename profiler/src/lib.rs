@@ -33,6 +33,7 @@ pub mod config;
 pub mod control;
 pub mod pipeline;
 pub mod session;
+pub mod summary;
 pub mod view;
 
 /// An error with its causes on one line, as a log line or the last word of the program has it.

@@ -8,24 +8,18 @@
 //! ```
 //! Shutdown goes with the data: probes out, ring drained, engine finished, exporters flushed, summary made.
 
-use crate::account::{
-    Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss, Own,
-    ReceiveTerms, Steps, Summary, Target,
-};
+use crate::account::{Own, Summary};
 use crate::attach::{Attacher, Kernel, KernelError};
 use crate::clock;
 use crate::config::Config;
 use crate::control::Control;
 use crate::export::{self, Batch, Exporter, Ledger};
-use crate::metric::Registry;
-use crate::probe::Direction;
+use crate::metric::{self, Registry};
 use crate::receive::{self, Received};
 use crate::session::{Input, Report, Session};
-use crate::symbol::{self, Name};
+use crate::summary;
 use crate::target::{self, ProcessError};
 use crate::view::View;
-use profiler_common::counter::Counters;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,21 +99,19 @@ pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Su
 
     let start = Instant::now();
     let mut send = |input| drop(events_to_correlate.send(input));
-    let outcome = control.attach_tree(&mut send);
-    if outcome.is_ok() {
+    let attached = control.attach_tree(&mut send);
+    let ends = Ends {
+        reports: &reports,
+        missed: &missed,
+        exporter: &exporter,
+        registry: &registry,
+        session: &session,
+        received: &received,
+        ledger: &ledger,
+    };
+    if attached.is_ok() {
         ready(config)?;
-        observe(
-            config,
-            stop,
-            &mut control,
-            &mut send,
-            &reports,
-            &missed,
-            &exporter,
-            &registry,
-            &session,
-            view,
-        );
+        observe(config, stop, &mut control, &mut send, &ends, view);
     }
     let window = start.elapsed();
 
@@ -139,9 +131,9 @@ pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Su
         }
     }
     control.sweep(&mut nowhere);
-    exporter.sender.offer(Batch::Metrics(registry.snapshot(clock::unix_ns())));
+    ends.snapshot(&control);
     exporter.finish()?;
-    outcome?;
+    attached?;
     drained.map_err(|error| RunError::System("wait for the ring buffer", error))?;
 
     let session = session.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,23 +145,47 @@ pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Su
         bpf_run_count,
         ..Own::usage()
     };
-    let summary = summarise(&control, &session, &counters, &received, &ledger, window, own);
+    let loss = summary::loss(&session, &counters, &received, &ledger);
+    let summary = summary::gather(&control, &session, loss, window, own);
     view.finish(&summary, &session);
     Ok(summary)
 }
 
+/// What the controlling thread shares with the others.
+struct Ends<'a> {
+    reports: &'a Receiver<Report>,
+    missed: &'a AtomicBool,
+    exporter: &'a ExportThread,
+    registry: &'a Registry,
+    session: &'a Mutex<Session>,
+    received: &'a Received,
+    ledger: &'a Ledger,
+}
+
+impl Ends<'_> {
+    /// Hands a snapshot of all metrics to the exporters, gpuspan's own among them.
+    fn snapshot(&self, control: &Control) {
+        let now_ns = clock::unix_ns();
+        let counters = control.attacher.kernel_ref().counters();
+        let loss = {
+            let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+            summary::loss(&session, &counters, self.received, self.ledger)
+        };
+        let environment = |name: &str| std::env::var(name).ok();
+        let own = self.registry.target(&Arc::new(export::own_resource(environment)), now_ns);
+        metric::own(&own, &loss, &Own::usage(), control.attacher.coverage());
+        self.ledger.report(&own);
+        self.exporter.sender.offer(Batch::Metrics(self.registry.snapshot(now_ns)));
+    }
+}
+
 /// The controlling thread's loop.
-#[expect(clippy::too_many_arguments, reason = "this is where all ends meet")]
 fn observe(
     config: &Config,
     stop: &AtomicBool,
     control: &mut Control,
     send: &mut dyn FnMut(Input),
-    reports: &Receiver<Report>,
-    missed: &AtomicBool,
-    exporter: &ExportThread,
-    registry: &Registry,
-    session: &Mutex<Session>,
+    ends: &Ends,
     view: &mut dyn View,
 ) {
     let start = Instant::now();
@@ -179,27 +195,27 @@ fn observe(
     let mut snapshot = Every::new(config.export.metric_interval);
     while !stop.load(Ordering::Acquire) && end.is_none_or(|end| Instant::now() < end) && !control.is_over() {
         let wait = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()).min(LOOK));
-        match reports.recv_timeout(wait) {
+        match ends.reports.recv_timeout(wait) {
             Ok(report) => act(control, report, send),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        reports.try_iter().take(REPORTS).for_each(|report| act(control, report, send));
-        if missed.swap(false, Ordering::AcqRel)
+        ends.reports.try_iter().take(REPORTS).for_each(|report| act(control, report, send));
+        if ends.missed.swap(false, Ordering::AcqRel)
             && let Err(error) = control.rescan_all(send)
         {
             tracing::warn!(error = %crate::chain(&error), "the target group is not followed any more");
         }
         if tick.is_due() {
             send(Input::Tick { now_ns: clock::monotonic_ns(), unix_offset_ns: clock::unix_offset_ns() });
-            let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+            let session = ends.session.lock().unwrap_or_else(PoisonError::into_inner);
             view.show(control, &session, start.elapsed());
         }
         if sweep.is_due() {
             control.sweep(send);
         }
         if snapshot.is_due() {
-            exporter.sender.offer(Batch::Metrics(registry.snapshot(clock::unix_ns())));
+            ends.snapshot(control);
         }
     }
 }
@@ -319,120 +335,4 @@ fn seed() -> u64 {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => clock::unix_ns() ^ u64::from(std::process::id()) << 48,
     }
-}
-
-fn summarise(
-    control: &Control,
-    session: &Session,
-    counters: &[Counters],
-    received: &Received,
-    ledger: &Ledger,
-    window: Duration,
-    own: Own,
-) -> Summary {
-    let engine = &session.engine;
-    let totals = engine.totals();
-    let work = &totals.work;
-    let direction = |(direction, (count, bytes)): (Direction, &(u64, u64))| {
-        (direction.name(), Copies { count: *count, bytes: *bytes })
-    };
-    Summary {
-        window_s: window.as_secs_f64(),
-        target: Target { pid: control.root(), processes: control.members(), server: control.server },
-        calls: totals.calls().map(|(symbol, count)| (symbol.to_owned(), count)).collect(),
-        launches: launches(control, session),
-        copies: Direction::ALL.into_iter().zip(&work.copies).map(direction).collect(),
-        memory: BTreeMap::from([("unknown".to_owned(), engine.memory())]),
-        requests: session.requests.clone(),
-        connections: engine.connections().counts(),
-        steps: Steps {
-            total: totals.steps,
-            gpu_ns: GpuTime {
-                bounded_lo: totals.gpu_lo_ns,
-                bounded_hi: totals.gpu_hi_ns,
-                ..GpuTime::default()
-            },
-            unattributed_ns: totals.unattributed_ns,
-            unattributed_launches: totals.unattributed_launches,
-        },
-        loss: loss(session, counters, received, ledger),
-        coverage: control.attacher.coverage().cloned().collect(),
-        own,
-    }
-}
-
-fn launches(control: &Control, session: &Session) -> Launches {
-    let totals = session.engine.totals();
-    let mut by_name: BTreeMap<(String, Option<String>, &'static str), (u64, u64)> = BTreeMap::new();
-    let mut unnamed = totals.uncounted_kernels;
-    for (kernel, (direct, nodes)) in &totals.work.kernels {
-        let key = match control.name(*kernel) {
-            Name::Known(symbol) => (symbol::demangle(&symbol), Some(symbol.to_string()), "symbol"),
-            Name::Unknown(reason) => {
-                unnamed += direct + nodes;
-                (format!("{:#x}", kernel.function), None, reason.name())
-            }
-        };
-        let counts = by_name.entry(key).or_default();
-        counts.0 += direct;
-        counts.1 += nodes;
-    }
-    let mut by_kernel: Vec<_> = by_name
-        .into_iter()
-        .map(|((name, symbol, evidence), (count, graph_count))| KernelCount {
-            name,
-            symbol,
-            count,
-            graph_count,
-            evidence,
-        })
-        .collect();
-    by_kernel.sort_by_key(|kernel| std::cmp::Reverse(kernel.count + kernel.graph_count));
-    Launches {
-        total: totals.work.launches,
-        graph_launches: totals.work.graph_launches,
-        graph_nodes: totals.work.graph_nodes,
-        unknown_graphs: totals.work.unknown_graphs,
-        captured: session.engine.captured_launches(),
-        by_kernel,
-        unnamed,
-    }
-}
-
-fn loss(session: &Session, counters: &[Counters], received: &Received, ledger: &Ledger) -> Loss {
-    let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Acquire);
-    let totals = session.engine.totals();
-    let export = ledger.accounts().into_iter().filter_map(|(destination, signal, account)| {
-        let tally = account.tally();
-        let terms = ExportTerms {
-            produced: tally.produced,
-            exported: tally.exported,
-            dropped: tally.dropped.into_iter().collect(),
-            queued: tally.queued,
-        };
-        (terms != ExportTerms::default()).then(|| (format!("{destination}.{}", signal.name()), terms))
-    });
-    let mut loss = Loss {
-        kernel: Loss::kernel_terms(counters),
-        receive: ReceiveTerms {
-            submitted: counters.iter().map(|family| family.submitted).sum(),
-            received: load(&received.records),
-        },
-        decode: DecodeTerms {
-            received: load(&received.records),
-            decoded: load(&received.decoded),
-            rejected: received.rejected().map(|(reason, count)| (reason.name(), count)).collect(),
-        },
-        correlate: CorrelateTerms {
-            decoded: load(&received.decoded),
-            joined: totals.joined,
-            pending: 0,
-            expired: BTreeMap::new(),
-            ignored: totals.ignored_by_reason().map(|(reason, count)| (reason.name(), count)).collect(),
-        },
-        export: export.collect(),
-        ..Loss::default()
-    };
-    loss.settle();
-    loss
 }

@@ -3,12 +3,14 @@
 
 pub mod catalog;
 mod observe;
+mod own;
 mod registry;
 mod series;
 mod snapshot;
 
 pub use catalog::{Counter, Gauge, Histogram, Info, Kind, Metric, Sum, UpDownCounter};
 pub use observe::{Observer, request, time_per_output_token_s};
+pub use own::own;
 pub use registry::{POINTS_PER_METRIC, Registry, Target};
 pub use series::{Context, Handle};
 pub use snapshot::{Distribution, Exemplar, MetricPoints, Point, PointValue, Snapshot, TargetMetrics};

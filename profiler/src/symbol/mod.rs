@@ -53,21 +53,22 @@ pub fn names(pid: u32, mappings: &[Mapping], functions: &[u64]) -> Vec<(u64, Nam
     if mappings.is_empty() {
         return functions.iter().map(|function| (*function, Name::Unknown(Reason::ProcessGone))).collect();
     }
-    let mut by_file: HashMap<FileId, (&Mapping, Vec<(u64, u64)>)> = HashMap::new();
+    let mut by_file: HashMap<FileId, Wanted> = HashMap::new();
     let mut named = Vec::new();
     for function in functions {
         match mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(function)) {
             None => named.push((*function, Name::Unknown(Reason::OpaqueHandle))),
             Some(mapping) => {
                 let offset = function - mapping.start + mapping.offset;
-                by_file.entry(mapping.file).or_insert((mapping, Vec::new())).1.push((*function, offset));
+                let wanted = by_file.entry(mapping.file).or_insert(Wanted { mapping, functions: Vec::new() });
+                wanted.functions.push((*function, offset));
             }
         }
     }
-    for (mapping, wanted) in by_file.into_values() {
-        let offsets: Vec<u64> = wanted.iter().map(|(_, offset)| *offset).collect();
+    for Wanted { mapping, functions } in by_file.into_values() {
+        let offsets: Vec<u64> = functions.iter().map(|(_, offset)| *offset).collect();
         let found = symbols_at(&mapping.openable(pid), &offsets);
-        named.extend(wanted.into_iter().map(|(function, offset)| {
+        named.extend(functions.into_iter().map(|(function, offset)| {
             let name = match &found {
                 Err(reason) => Name::Unknown(*reason),
                 Ok(found) => found.get(&offset).cloned().map_or(Name::Unknown(Reason::NoSymbol), Name::Known),
@@ -76,6 +77,12 @@ pub fn names(pid: u32, mappings: &[Mapping], functions: &[u64]) -> Vec<(u64, Nam
         }));
     }
     named
+}
+
+/// The functions to look for in one file, as address and offset in the file.
+struct Wanted<'a> {
+    mapping: &'a Mapping,
+    functions: Vec<(u64, u64)>,
 }
 
 /// The symbols that start at these file offsets.

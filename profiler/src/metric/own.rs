@@ -1,0 +1,33 @@
+//! gpuspan's account of itself → metrics: what was lost and why, what is probed, what it costs.
+
+use super::Target;
+use super::catalog::{self, attribute as name};
+use crate::account::{Loss, Own};
+use crate::attach::Coverage;
+use crate::span::model::Value;
+
+/// Writes the account under gpuspan's own resource.
+pub fn own<'a>(target: &Target, loss: &Loss, own: &Own, coverage: impl Iterator<Item = &'a Coverage>) {
+    let lost = |reason: String, count: u64| {
+        let reason = [(name::GPUSPAN_LOSS_REASON, Value::Str(reason.into()))];
+        target.handle(&catalog::SELF_RECORDS_LOST, &reason).observe(count);
+    };
+    for (family, terms) in &loss.kernel {
+        lost(format!("{family}.ring_full"), terms.ring_full);
+        lost(format!("{family}.oversized"), terms.oversized);
+        lost(format!("{family}.map_full"), terms.map_full);
+    }
+    for (reason, count) in &loss.decode.rejected {
+        lost(format!("decode.{reason}"), *count);
+    }
+    target.handle(&catalog::SELF_CPU_TIME, &[]).observe(own.cpu_s);
+    let mut probes = [("attached", 0), ("missing", 0), ("expensive", 0)];
+    for library in coverage {
+        let counts = [library.attached, library.missing.len(), library.expensive.len()];
+        probes.iter_mut().zip(counts).for_each(|((_, sum), count)| *sum += count);
+    }
+    for (state, count) in probes {
+        let state = [(name::GPUSPAN_PROBE_STATE, Value::Str(state.into()))];
+        target.handle(&catalog::SELF_PROBES, &state).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

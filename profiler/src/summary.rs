@@ -1,0 +1,128 @@
+//! Gathers the summary from where each hop counts. In: the parts that counted. Out: [`Summary`] and [`Loss`].
+
+use crate::account::{
+    Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss, Own,
+    ReceiveTerms, Steps, Summary, Target,
+};
+use crate::control::Control;
+use crate::export::Ledger;
+use crate::probe::Direction;
+use crate::receive::Received;
+use crate::session::Session;
+use crate::symbol::{self, Name};
+use profiler_common::counter::Counters;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The summary of an observation that took `window`.
+#[must_use]
+pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration, own: Own) -> Summary {
+    let engine = &session.engine;
+    let totals = engine.totals();
+    let work = &totals.work;
+    let direction = |(direction, (count, bytes)): (Direction, &(u64, u64))| {
+        (direction.name(), Copies { count: *count, bytes: *bytes })
+    };
+    Summary {
+        window_s: window.as_secs_f64(),
+        target: Target { pid: control.root(), processes: control.members(), server: control.server },
+        calls: totals.calls().map(|(symbol, count)| (symbol.to_owned(), count)).collect(),
+        launches: launches(control, session),
+        copies: Direction::ALL.into_iter().zip(&work.copies).map(direction).collect(),
+        memory: BTreeMap::from([("unknown".to_owned(), engine.memory())]),
+        requests: session.requests.clone(),
+        connections: engine.connections().counts(),
+        steps: Steps {
+            total: totals.steps,
+            gpu_ns: GpuTime {
+                bounded_lo: totals.gpu_lo_ns,
+                bounded_hi: totals.gpu_hi_ns,
+                ..GpuTime::default()
+            },
+            unattributed_ns: totals.unattributed_ns,
+            unattributed_launches: totals.unattributed_launches,
+        },
+        loss,
+        coverage: control.attacher.coverage().cloned().collect(),
+        own,
+    }
+}
+
+fn launches(control: &Control, session: &Session) -> Launches {
+    let totals = session.engine.totals();
+    let mut by_name: BTreeMap<(String, Option<String>, &'static str), (u64, u64)> = BTreeMap::new();
+    let mut unnamed = totals.uncounted_kernels;
+    for (kernel, (direct, nodes)) in &totals.work.kernels {
+        let key = match control.name(*kernel) {
+            Name::Known(symbol) => (symbol::demangle(&symbol), Some(symbol.to_string()), "symbol"),
+            Name::Unknown(reason) => {
+                unnamed += direct + nodes;
+                (format!("{:#x}", kernel.function), None, reason.name())
+            }
+        };
+        let counts = by_name.entry(key).or_default();
+        counts.0 += direct;
+        counts.1 += nodes;
+    }
+    let mut by_kernel: Vec<_> = by_name
+        .into_iter()
+        .map(|((name, symbol, evidence), (count, graph_count))| KernelCount {
+            name,
+            symbol,
+            count,
+            graph_count,
+            evidence,
+        })
+        .collect();
+    by_kernel.sort_by_key(|kernel| std::cmp::Reverse(kernel.count + kernel.graph_count));
+    Launches {
+        total: totals.work.launches,
+        graph_launches: totals.work.graph_launches,
+        graph_nodes: totals.work.graph_nodes,
+        unknown_graphs: totals.work.unknown_graphs,
+        captured: session.engine.captured_launches(),
+        by_kernel,
+        unnamed,
+    }
+}
+
+/// Every term of the loss equations as it stands; they balance once everything has come to rest.
+#[must_use]
+pub fn loss(session: &Session, counters: &[Counters], received: &Received, ledger: &Ledger) -> Loss {
+    let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+    let totals = session.engine.totals();
+    let export = ledger.accounts().into_iter().filter_map(|(destination, signal, account)| {
+        let tally = account.tally();
+        let terms = ExportTerms {
+            produced: tally.produced,
+            exported: tally.exported,
+            dropped: tally.dropped.into_iter().collect(),
+            queued: tally.queued,
+        };
+        (terms != ExportTerms::default()).then(|| (format!("{destination}.{}", signal.name()), terms))
+    });
+    let mut loss = Loss {
+        kernel: Loss::kernel_terms(counters),
+        receive: ReceiveTerms {
+            submitted: counters.iter().map(|family| family.submitted).sum(),
+            received: load(&received.records),
+        },
+        decode: DecodeTerms {
+            received: load(&received.records),
+            decoded: load(&received.decoded),
+            rejected: received.rejected().map(|(reason, count)| (reason.name(), count)).collect(),
+        },
+        correlate: CorrelateTerms {
+            decoded: load(&received.decoded),
+            joined: totals.joined,
+            pending: 0,
+            expired: BTreeMap::new(),
+            ignored: totals.ignored_by_reason().map(|(reason, count)| (reason.name(), count)).collect(),
+        },
+        export: export.collect(),
+        ..Loss::default()
+    };
+    loss.settle();
+    loss
+}
