@@ -1,0 +1,135 @@
+//! The program that makes an exactly known number of calls (`tests/programs/calls.c`), led step by step.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use simgpu::{Environment, Runtime, command_env};
+
+use crate::wait;
+
+/// A running program; killed when dropped.
+#[derive(Debug)]
+pub struct Calls {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+/// What the program says it did.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Made {
+    /// Who made the calls.
+    pub pid: u32,
+    /// Every call by name, those of its preparation included.
+    pub calls: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+struct Waiting {
+    waiting: String,
+    pid: u32,
+}
+
+/// A command for the program on the stand-ins, whose truth goes to `log`.
+#[must_use]
+pub fn command(runtime: Runtime, log: &Path) -> Command {
+    let settings = Environment { log_dir: Some(log.to_owned()), ..Environment::default() };
+    let mut command = Command::new(simgpu::calls_program());
+    command.envs(command_env(runtime, &settings));
+    command
+}
+
+impl Calls {
+    /// Starts the program; `arguments` should hold `--wait-stdin`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command, arguments: &[&str]) -> Result<Self> {
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("failed to start {command:?}"))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().context("the program has no standard output")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            // Ends with the program, or with the test that listens.
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Ok(Self { child, stdin, lines })
+    }
+
+    /// Process id of what was started.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the program waits before `what`: `exec`, `fork`, `start` or `end`. Returns who waits.
+    ///
+    /// # Errors
+    /// When it does anything else.
+    pub fn waits_before(&self, what: &str) -> Result<u32> {
+        let line = self.line()?;
+        let waiting: Waiting =
+            serde_json::from_str(&line).with_context(|| format!("not waiting for {what}: {line}"))?;
+        ensure!(waiting.waiting == what, "the program waits for {}, not for {what}", waiting.waiting);
+        Ok(waiting.pid)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn go_on(&mut self) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("the program has no standard input")?;
+        stdin.write_all(b"\n").context("the program does not listen")
+    }
+
+    /// Waits until the calls are made.
+    ///
+    /// # Errors
+    /// When it does anything else.
+    pub fn made(&self) -> Result<Made> {
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("no counts: {line}"))
+    }
+
+    /// Lets it make its calls, which it must be waiting for, and waits until it waits before its end.
+    ///
+    /// # Errors
+    /// When it does anything else.
+    pub fn make(&mut self) -> Result<Made> {
+        self.go_on()?;
+        let made = self.made()?;
+        self.waits_before("end")?;
+        Ok(made)
+    }
+
+    /// Lets it end, and checks that it ends well.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn end(mut self) -> Result<()> {
+        self.go_on()?;
+        let child = &mut self.child;
+        let status = wait::until("the program's end", || Ok(child.try_wait()?))?;
+        ensure!(status.success(), "the program ended with {status}");
+        Ok(())
+    }
+
+    fn line(&self) -> Result<String> {
+        self.lines.recv_timeout(wait::PATIENCE).context("the program said nothing")
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        // Both fail only when the process has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

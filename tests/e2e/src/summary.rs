@@ -1,0 +1,247 @@
+//! The summary file as its readers see it: the names that scripts rely on, so that a renamed field fails here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// `--summary`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Summary {
+    /// Seconds observed.
+    pub window_s: f64,
+    /// Whom.
+    pub target: Target,
+    /// Calls of each probed function.
+    pub calls: BTreeMap<String, u64>,
+    /// Kernel launches.
+    pub launches: Launches,
+    /// By direction.
+    pub copies: BTreeMap<String, Copies>,
+    /// By device.
+    pub memory: BTreeMap<String, Memory>,
+    /// Requests.
+    pub requests: Requests,
+    /// Connections.
+    pub connections: Connections,
+    /// Steps.
+    pub steps: Steps,
+    /// The loss equations.
+    pub loss: Loss,
+    /// What was probed.
+    pub coverage: Vec<Coverage>,
+    /// Own cost.
+    #[serde(rename = "self")]
+    pub own: Own,
+}
+
+/// `target`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Target {
+    pub pid: u32,
+    pub processes: Vec<Process>,
+    pub server: String,
+}
+
+/// A process of the target group.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Process {
+    pub pid: u32,
+    pub comm: String,
+    pub role: String,
+    pub gpu: bool,
+}
+
+/// `launches`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Launches {
+    pub total: u64,
+    pub graph_launches: u64,
+    pub graph_nodes: u64,
+    pub unknown_graphs: u64,
+    pub captured: u64,
+    pub by_kernel: Vec<Kernel>,
+    pub unnamed: u64,
+}
+
+/// A kernel.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Kernel {
+    pub name: String,
+    pub symbol: Option<String>,
+    pub count: u64,
+    pub graph_count: u64,
+    pub evidence: String,
+}
+
+/// A direction of `copies`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Copies {
+    pub count: u64,
+    pub bytes: u64,
+}
+
+/// A device of `memory`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Memory {
+    pub allocated_bytes: u64,
+    pub freed_bytes: u64,
+    pub live_bytes: u64,
+    pub peak_bytes: u64,
+    pub allocations: u64,
+    pub frees: u64,
+    pub frees_of_unknown: u64,
+}
+
+/// `requests`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Requests {
+    pub total: u64,
+    pub by_status: BTreeMap<String, u64>,
+    pub by_outcome: BTreeMap<String, u64>,
+    pub streaming: u64,
+    pub partial: u64,
+    pub in_flight: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+}
+
+/// `connections`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Connections {
+    pub total: u64,
+    pub found_open: u64,
+    pub tls: u64,
+    pub http2: u64,
+    pub other: u64,
+    pub not_watched: u64,
+}
+
+/// `steps`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Steps {
+    pub total: u64,
+    pub unattributed_ns: u64,
+    pub unattributed_launches: u64,
+}
+
+/// `loss`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Loss {
+    pub kernel: BTreeMap<String, KernelTerms>,
+    pub receive: Receive,
+    pub decode: Decode,
+    pub correlate: Correlate,
+    pub export: BTreeMap<String, Export>,
+    pub balanced: bool,
+    pub lost: u64,
+}
+
+/// A probe family of `loss.kernel`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct KernelTerms {
+    pub seen: u64,
+    pub submitted: u64,
+    pub ring_full: u64,
+    pub oversized: u64,
+    pub map_full: u64,
+}
+
+impl KernelTerms {
+    /// What the kernel side could not send.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.ring_full + self.oversized + self.map_full
+    }
+}
+
+/// `loss.receive`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Receive {
+    pub submitted: u64,
+    pub received: u64,
+}
+
+/// `loss.decode`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Decode {
+    pub received: u64,
+    pub decoded: u64,
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// `loss.correlate`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Correlate {
+    pub decoded: u64,
+    pub joined: u64,
+    pub pending: u64,
+    pub expired: BTreeMap<String, u64>,
+    pub ignored: BTreeMap<String, u64>,
+}
+
+/// A destination and signal of `loss.export`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Export {
+    pub produced: u64,
+    pub exported: u64,
+    pub dropped: BTreeMap<String, u64>,
+    pub queued: u64,
+}
+
+/// A library of `coverage`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Coverage {
+    pub pid: u32,
+    pub library: String,
+    pub attached: usize,
+    pub missing: Vec<Missing>,
+    pub expensive: Vec<Missing>,
+}
+
+/// A function that is not probed, or at a price.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Missing {
+    pub symbol: String,
+    pub reason: String,
+}
+
+/// `self`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Own {
+    pub cpu_s: f64,
+    pub max_rss_bytes: u64,
+    pub attach_ms: f64,
+    pub detach_ms: f64,
+}
+
+impl Summary {
+    /// Calls of one function.
+    #[must_use]
+    pub fn call(&self, name: &str) -> u64 {
+        self.calls.get(name).copied().unwrap_or(0)
+    }
+
+    /// Copies in one direction.
+    #[must_use]
+    pub fn copies(&self, direction: &str) -> Copies {
+        self.copies.get(direction).copied().unwrap_or_default()
+    }
+}

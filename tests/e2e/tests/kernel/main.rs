@@ -1,0 +1,23 @@
+//! The profiler, attached for real: what it says is compared with what the stand-ins, the server and its client
+//! counted, and the server is looked at for harm. Runs as root; elsewhere each test says why it is skipped.
+//!
+//! Absent: real servers (`servers/`), a real collector (`collector.rs`), real GPUs (`cargo xtask gpu`).
+
+#[cfg(test)]
+mod attach;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod checks;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod counts;
+#[cfg(test)]
+mod libcudart;
+#[cfg(test)]
+mod loss;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod safety;
