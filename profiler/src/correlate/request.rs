@@ -247,6 +247,7 @@ impl Request {
             http::Outcome::Partial => Outcome::Partial,
             _ if !self.seen_from_start => Outcome::Partial,
             http::Outcome::Truncated(http::End::Closed) => Outcome::Error,
+            http::Outcome::Truncated(http::End::ProcessExited) => Outcome::Lost,
             http::Outcome::Truncated(_) => Outcome::Aborted,
             http::Outcome::Complete if status >= 500 || self.error.is_some() && status < 400 => {
                 Outcome::Error
