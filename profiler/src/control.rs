@@ -117,6 +117,7 @@ impl Control {
 
     /// Names kernels that were launched since the last call, and lets go of processes that are gone.
     pub fn sweep(&mut self, learn: &mut dyn FnMut(Input)) {
+        self.attacher.kernel().flush_log();
         self.name_kernels();
         let gone: Vec<u32> = self.attacher.pids().filter(|pid| !self.is_alive(*pid)).collect();
         for pid in gone {

@@ -7,6 +7,7 @@ use super::multi::{self, MultiError, MultiPrograms};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint, UProbe};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
 use profiler_common::counter::{Counters, family};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, map, mode};
 use std::path::Path;
@@ -93,6 +94,8 @@ pub struct Kernel {
     multi: Option<MultiPrograms>,
     tables: Tables,
     ring: Option<RingBuf<MapData>>,
+    /// Log lines of a debug build of the kernel side.
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The system call hook in use.
     pub socket_hook: &'static str,
 }
@@ -147,7 +150,12 @@ impl Kernel {
         let tables = Tables::take(&mut ebpf)?;
         let ring = RingBuf::try_from(take(&mut ebpf, map::EVENTS)?)
             .map_err(|error| KernelError::Table(map::EVENTS, error))?;
-        Ok(Self { ebpf, multi, tables, ring: Some(ring), socket_hook })
+        // The built-in object has no log; a debug build's says so if it cannot be read.
+        let log = settings.object.as_ref().and_then(|_| {
+            let logger = EbpfLogger::init(&mut ebpf);
+            logger.inspect_err(|error| tracing::warn!(%error, "the kernel side's log cannot be read")).ok()
+        });
+        Ok(Self { ebpf, multi, tables, ring: Some(ring), log, socket_hook })
     }
 
     /// The ring, once.
@@ -155,9 +163,11 @@ impl Kernel {
         self.ring.take()
     }
 
-    /// The kernel side for a debug build's log lines.
-    pub fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// Passes log lines of a debug build of the kernel side on.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Whether one link carries all probes of a library.
