@@ -97,12 +97,21 @@ impl Captures {
 
     /// The capture of `stream` ended and became `graph`.
     pub fn end(&mut self, stream: u64, graph: u64) {
-        let Some(capture) = self.streams.get(&stream).copied() else { return };
-        self.streams.retain(|_, of| *of != capture);
-        self.events.retain(|_, of| *of != capture);
-        if let Some(nodes) = self.recording.remove(&capture) {
+        if let Some(nodes) = self.stop(stream) {
             insert_bounded(&mut self.graphs, graph, Arc::new(nodes));
         }
+    }
+
+    /// The capture of `stream` ended without a graph.
+    pub fn abandon(&mut self, stream: u64) {
+        drop(self.stop(stream));
+    }
+
+    fn stop(&mut self, stream: u64) -> Option<Nodes> {
+        let capture = self.streams.get(&stream).copied()?;
+        self.streams.retain(|_, of| *of != capture);
+        self.events.retain(|_, of| *of != capture);
+        self.recording.remove(&capture)
     }
 
     /// `graph` was made executable. A graph that was not seen makes an executable that is not known.

@@ -256,10 +256,6 @@ impl Reader {
                 self.captures.wait(arg(stream), arg(event));
                 Err(Ignored::Bookkeeping)
             }
-            Meaning::BeginCapture { stream } => {
-                self.captures.begin(arg(stream));
-                Err(Ignored::Bookkeeping)
-            }
             // Launches come as launches; the rest is reported at return, or its return was not probed.
             _ => Err(Ignored::Bookkeeping),
         }
@@ -275,9 +271,17 @@ impl Reader {
     ) -> Result<Operation, Ignored> {
         let arg = |index: u8| args.get(usize::from(index)).copied().unwrap_or(0);
         if result != 0 {
+            // An end that fails ends the capture all the same; nothing comes of it (cudaStreamEndCapture).
+            if let Meaning::EndCapture { stream } = meaning {
+                self.captures.abandon(arg(stream));
+            }
             return Err(Ignored::Failed);
         }
         match meaning {
+            Meaning::BeginCapture { stream } => {
+                self.captures.begin(arg(stream));
+                Err(Ignored::Bookkeeping)
+            }
             Meaning::Allocate { bytes } => Ok(Operation::Allocated { address: out, bytes: arg(bytes) }),
             Meaning::Synchronize(waits) => {
                 let what = match waits {
@@ -376,7 +380,7 @@ mod tests {
     #[test]
     fn launches_on_capturing_streams_are_nodes_and_replays_know_them() {
         let mut reader = reader();
-        let _ = reader.read(1, &entered("cudaStreamBeginCapture", [5, 0, 0, 0, 0]));
+        let _ = reader.read(1, &returned("cudaStreamBeginCapture", [5, 0, 0, 0, 0], 0, 0));
         assert_eq!(reader.read(1, &launch("cudaLaunchKernel", 5, 0)), Err(Ignored::Captured));
         // Another stream joins by waiting for an event recorded in the capture.
         let _ = reader.read(1, &entered("cudaEventRecord", [0xe, 5, 0, 0, 0]));
@@ -395,6 +399,17 @@ mod tests {
         let unknown = reader.read(1, &entered("cudaGraphLaunch", [0xbad, 5, 0, 0, 0]));
         assert_eq!(unknown, Ok(Operation::GraphLaunch { nodes: None, stream: 5 }));
         assert_eq!(reader.captured_launches(), 2);
+    }
+
+    #[test]
+    fn failed_captures_hide_no_launches() {
+        let mut reader = reader();
+        let _ = reader.read(1, &returned("cudaStreamBeginCapture", [5, 0, 0, 0, 0], 35, 0));
+        assert!(reader.read(1, &launch("cudaLaunchKernel", 5, 0)).is_ok(), "it never began");
+        let _ = reader.read(1, &returned("cudaStreamBeginCapture", [5, 0, 0, 0, 0], 0, 0));
+        assert_eq!(reader.read(1, &launch("cudaLaunchKernel", 5, 0)), Err(Ignored::Captured));
+        let _ = reader.read(1, &returned("cudaStreamEndCapture", [5, 0, 0, 0, 0], 901, 0));
+        assert!(reader.read(1, &launch("cudaLaunchKernel", 5, 0)).is_ok(), "it ended with an error");
     }
 
     #[test]
