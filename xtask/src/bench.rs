@@ -64,7 +64,7 @@ struct Effort {
     requests: usize,
 }
 
-const FULL: Effort = Effort { rounds: 21, calls: 20_000, pipeline_s: 10, long_rounds: 9, requests: 192 };
+const FULL: Effort = Effort { rounds: 21, calls: 20_000, pipeline_s: 10, long_rounds: 7, requests: 160 };
 const QUICK: Effort = Effort { rounds: 5, calls: 10_000, pipeline_s: 3, long_rounds: 3, requests: 64 };
 
 /// Measures and prints the table.
