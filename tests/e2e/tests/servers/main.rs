@@ -189,19 +189,25 @@ fn device_agrees(summary: &Summary, truth: &Truth) {
     nothing_was_lost(&summary.loss);
 }
 
-/// Each kernel has its own count. Names of templates over functions of one source file differ between the host's and
-/// the device's half of a program, so all counts are compared, and names wherever both halves agree.
+/// Every kernel has its own count. A name that the device knows belongs to the same kernel there. Others are nvcc's: a
+/// template over a lambda is called otherwise in the host's half of a program; then the counts must be those of the
+/// remaining kernels.
 fn kernels_agree(launches: &Launches, truth: &Truth) {
-    let seen: Vec<_> = launches.by_kernel.iter().filter(|kernel| kernel.count > 0).collect();
-    let mut counted: Vec<u64> = seen.iter().map(|kernel| kernel.count).collect();
-    let mut true_counts: Vec<u64> = truth.kernels().values().copied().collect();
+    let seen = launches.by_kernel.iter().filter(|kernel| kernel.count > 0);
+    let (named, unnamed): (Vec<_>, Vec<_>) = seen.partition(|kernel| kernel.symbol.is_some());
+    assert!(unnamed.iter().all(|kernel| kernel.evidence == "opaque_handle"), "{unnamed:#?}");
+    let mut left = truth.kernels().clone();
+    let mut counted: Vec<u64> = unnamed.iter().map(|kernel| kernel.count).collect();
+    for kernel in &named {
+        match kernel.symbol.as_ref().and_then(|symbol| left.remove(symbol)) {
+            Some(count) => assert_eq!(count, kernel.count, "{kernel:?}"),
+            None => counted.push(kernel.count),
+        }
+    }
+    let mut true_counts: Vec<u64> = left.into_values().collect();
     counted.sort_unstable();
     true_counts.sort_unstable();
     assert_eq!(counted, true_counts, "{launches:#?}\n{truth:#?}");
-    let named =
-        seen.iter().filter_map(|kernel| Some((truth.kernels().get(kernel.symbol.as_ref()?)?, kernel)));
-    let agreeing = named.inspect(|(count, kernel)| assert_eq!(**count, kernel.count, "{kernel:?}")).count();
-    assert!(agreeing * 2 > seen.len(), "few names are the device's: {seen:#?}\n{truth:#?}");
 }
 
 /// The profiler's own equations, and none of their losses.
