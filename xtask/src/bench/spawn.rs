@@ -60,6 +60,19 @@ impl Gpuspan {
         Ok(gpuspan)
     }
 
+    /// How often its thread of this name has slept and been woken.
+    pub fn wakes(&self, thread: &str) -> Result<u64> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            if std::fs::read_to_string(task.join("comm"))?.trim() == thread {
+                let status = std::fs::read_to_string(task.join("status"))?;
+                let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                return Ok(count.context("no count of switches in its status")?.trim().parse()?);
+            }
+        }
+        anyhow::bail!("gpuspan has no thread `{thread}`")
+    }
+
     /// Ends it as Ctrl-C would, and reads its summary.
     pub fn stop(mut self) -> Result<Account> {
         let pid = libc::pid_t::try_from(self.child.id())?;
