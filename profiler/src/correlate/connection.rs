@@ -109,13 +109,21 @@ impl Connections {
                 });
                 self.judge(connection, out);
             }
-            Socket::Ended { connection, end, .. } => {
+            Socket::Ended { connection, end, received, sent, .. } => {
                 let (end, last) = match end {
                     decode::End::Closed => (http::End::Closed, true),
                     decode::End::EndOfInput => (http::End::EndOfInput, false),
                     decode::End::Failed(_) => (http::End::Failed, false),
                 };
-                self.observe(connection, out, |observer, signals| observer.on_end(end, time_ns, signals));
+                self.observe(connection, out, |observer, signals| {
+                    // Records that were lost before a close show in its totals alone. At other ends another thread
+                    // may still be between its write and its record.
+                    if last {
+                        observer.on_bytes(http::Direction::Request, received, time_ns, &[], 0, signals);
+                        observer.on_bytes(http::Direction::Response, sent, time_ns, &[], 0, signals);
+                    }
+                    observer.on_end(end, time_ns, signals);
+                });
                 if last {
                     self.open.remove(&connection);
                     self.busy.remove(&connection);

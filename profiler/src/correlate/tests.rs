@@ -121,7 +121,9 @@ fn a_client_that_leaves_aborts() {
     let mut engine = Engine::default();
     let (before, mut after) = exchange(1);
     after.truncate(2);
-    let end = |end, time| event(30, time, Body::Socket(Socket::Ended { connection: 1, fd: 5, end }));
+    let end = |end, time| {
+        event(30, time, Body::Socket(Socket::Ended { connection: 1, fd: 5, end, received: 0, sent: 0 }))
+    };
     after.extend([end(End::EndOfInput, 5500), end(End::Closed, 5600)]);
     let out = run(&mut engine, [before, after].concat());
     assert_eq!((out.requests[0].outcome, out.requests[0].deltas), (Outcome::Aborted, 1));

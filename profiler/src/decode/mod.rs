@@ -141,6 +141,10 @@ pub enum Socket {
         fd: u32,
         /// How.
         end: End,
+        /// Bytes received on it so far.
+        received: u64,
+        /// Bytes sent on it so far.
+        sent: u64,
     },
 }
 

@@ -88,7 +88,7 @@ fn ended(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
         end_reason::FAILED => End::Failed(error),
         _ => return Err(Rejected::BadValue),
     };
-    Ok(Socket::Ended { connection, fd, end })
+    Ok(Socket::Ended { connection, fd, end, received: fields.u64()?, sent: fields.u64()? })
 }
 
 fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {

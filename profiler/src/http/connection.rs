@@ -70,6 +70,17 @@ pub(super) struct Exchange {
     pub(super) method: Option<Method>,
     /// A part of it is hidden.
     pub(super) partial: bool,
+    /// Request bytes are missing before it: requests may have gone unseen.
+    pub(super) after_gap: bool,
+}
+
+/// Whose answer the response bytes are that were missed between two messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// That of the only exchange that waited, at least from its first byte.
+    TheOnly,
+    /// Not known.
+    Somebodys,
 }
 
 /// The observer of one connection.
@@ -85,6 +96,10 @@ pub struct Connection {
     next_exchange: u32,
     /// Two requests were seen in one read: position in the queue alone tells whose response comes.
     pub(super) pipelined: bool,
+    /// Response bytes are missing before the response that comes next.
+    pub(super) missed: Option<Missed>,
+    /// Request bytes are missing before the request that comes next.
+    pub(super) request_gap: bool,
     /// When response bytes came that show an exchange, once the connection shows to be HTTP.
     pub(super) stray_ns: Option<u64>,
     /// The client was the first to go.
@@ -111,6 +126,8 @@ impl Connection {
             pending: VecDeque::new(),
             next_exchange: 0,
             pipelined: false,
+            missed: None,
+            request_gap: false,
             stray_ns: None,
             input_ended: false,
             ended: false,
@@ -186,7 +203,8 @@ impl Connection {
         }
         let first = if self.input_ended && end == End::Closed { End::EndOfInput } else { end };
         self.end_response(first, end == End::Closed, time_ns, out);
-        let outcome = if end == End::Detached { Outcome::Partial } else { Outcome::Truncated(first) };
+        let hidden = end == End::Detached || self.missed.is_some();
+        let outcome = if hidden { Outcome::Partial } else { Outcome::Truncated(first) };
         self.end_pending(outcome, 0, time_ns, out);
         self.ended = true;
     }
@@ -260,10 +278,12 @@ impl Connection {
         if matches!(self.response, ResponseState::Await { .. }) {
             // Its client would not ask again before the responses that were missed.
             self.end_pending(Outcome::Partial, 0, start_ns, out);
+            self.missed = None;
         }
         let number = self.claim_number();
         out.push(Signal { time_ns: start_ns, exchange: number, kind: SignalKind::RequestStart });
-        self.pending.push_back(Exchange { number, method, partial: false });
+        let after_gap = std::mem::take(&mut self.request_gap);
+        self.pending.push_back(Exchange { number, method, partial: false, after_gap });
         if self.pending.len() > MAX_PENDING {
             self.malformed(MalformedReason::Pipeline, start_ns, number, out);
         }

@@ -202,6 +202,7 @@ impl Connection {
     /// Bytes of the request direction are missing.
     pub(super) fn request_gap(&mut self, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
         let RequestState::Body(body) = &mut self.request else {
+            self.request_gap = true;
             self.end_request(time_ns, out);
             if !matches!(self.request, RequestState::Opaque) {
                 self.request = RequestState::Resync;
@@ -215,9 +216,13 @@ impl Connection {
             }
             Gap::Ended { payload, .. } => {
                 body.lose(payload);
+                self.request_gap = true;
                 self.end_request_body(true, RequestState::Resync, time_ns, out);
             }
-            Gap::Lost => self.end_request_body(false, RequestState::Resync, time_ns, out),
+            Gap::Lost => {
+                self.request_gap = true;
+                self.end_request_body(false, RequestState::Resync, time_ns, out);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! to requests in their order.
 
 use super::body::{Framing, Gap, Piece};
-use super::connection::{Connection, End, Exchange, Verdict};
+use super::connection::{Connection, End, Exchange, Missed, Verdict};
 use super::facts::Emit;
 use super::head::{Content, HeadBuffer, ParsedResponse, Progress, begins_response, parse_response};
 use super::payload::Payload;
@@ -105,7 +105,7 @@ impl Connection {
 
     /// An exchange whose request was not seen.
     pub(super) fn start_unseen(&mut self, time_ns: u64, out: &mut Vec<Signal>) -> Exchange {
-        let exchange = Exchange { number: self.claim_number(), method: None, partial: true };
+        let exchange = Exchange { number: self.claim_number(), method: None, partial: true, after_gap: false };
         self.pending.push_front(exchange);
         out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::RequestUnseen });
         exchange
@@ -142,6 +142,7 @@ impl Connection {
             Err(reason) => return self.bad_response(reason, time_ns, out),
         };
         self.verdict = Verdict::Http;
+        self.settle_missed(start_ns, out);
         let exchange = self.answered(start_ns, out);
         let mut emit = Emit { time_ns, exchange: exchange.number, out };
         let status = parsed.head.status;
@@ -159,6 +160,16 @@ impl Connection {
         }
         // A response without a body ends here.
         self.response_body(time_ns, &[], out);
+    }
+
+    /// A response came behind missing bytes. It is not the only waiting exchange's if those were, and not surely the
+    /// last one's if it is not known whose they were.
+    fn settle_missed(&mut self, start_ns: u64, out: &mut Vec<Signal>) {
+        match self.missed.take() {
+            None => {}
+            Some(Missed::TheOnly) => self.end_pending(Outcome::Partial, 0, start_ns, out),
+            Some(Missed::Somebodys) => self.pending.iter_mut().for_each(|exchange| exchange.partial = true),
+        }
     }
 
     /// The exchange that the response belongs to.
@@ -241,6 +252,9 @@ impl Connection {
             ResponseState::Opaque => return,
             ResponseState::Await { .. } => return self.await_response(0, false, out, time_ns),
             ResponseState::Head(head) if head.is_empty() => {
+                let mut waiting = self.pending.iter();
+                let only = matches!((waiting.next(), waiting.next()), (Some(first), None) if !first.after_gap);
+                self.missed = Some(if only { Missed::TheOnly } else { Missed::Somebodys });
                 return self.await_response(1, false, out, time_ns);
             }
             ResponseState::Head(_) => Gap::Lost,

@@ -189,8 +189,31 @@ fn case_13_whole_messages_lost() {
             "0@4 Partial 0",
             "1@4 answer",
             "1@4 200 None",
-            "1@4 Complete 2",
+            // As far as can be told: a third request and the second response may be missing too.
+            "1@4 Partial 2",
         ]),
+    );
+    // A response and the next request: the next response answers what was not seen.
+    check(
+        &[req(GET), Do::RespGone(100), Do::ReqGone(50), resp(json("{}")), req(GET), resp(json("{}"))],
+        &with(&[
+            "0@4 Partial 0",
+            "1@4 RequestUnseen",
+            "1@4 answer",
+            "1@4 200 None",
+            "1@4 Partial 2",
+            "2@5 start",
+            "2@5 GET /health",
+            "2@5 asked 0",
+            "2@6 answer",
+            "2@6 200 None",
+            "2@6 Complete 2",
+        ]),
+    );
+    // A response before a close that tells how much was sent.
+    check(
+        &[req(GET), Do::RespGone(100), resp(""), Do::End(End::Closed)],
+        &with(&["0@4 Partial 0"]),
     );
     // A request: its response shows it.
     check(
