@@ -90,7 +90,9 @@ impl Exporter {
         // The receiver of this is in `work`, which is still here.
         let _ = close.send(true);
         // Whatever is left when the time is over drops with `work`, and its claims count it.
-        let _ = tokio::time::timeout(flush_timeout, work).await;
+        if tokio::time::timeout(flush_timeout, work).await.is_err() {
+            warn!(after = ?flush_timeout, "telemetry still undelivered at the end is given up, and counted as dropped");
+        }
     }
 
     /// All destinations side by side: none waits for another.
