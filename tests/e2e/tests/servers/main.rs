@@ -3,6 +3,13 @@
 //! libraries under the server. Run by `cargo xtask test servers`; elsewhere each test says why it is skipped.
 //!
 //! Absent: what only one server has inside (batches, queues); times of the device, which a stand-in cannot prove.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at its first surprise"
+)]
+#![expect(clippy::print_stdout, reason = "a test that cannot run here says why")]
 
 mod truth;
 
