@@ -38,7 +38,9 @@ pub fn is_probed(pid: u32, at_least: usize) -> Result<bool> {
         let file = File::open(mapping.openable(pid))?;
         let length = mapping.end - mapping.start;
         for point in inspect(&mapping.openable(pid), layer)?.points {
-            let Some(at) = point.offset.checked_sub(mapping.offset).filter(|at| *at < length) else { continue };
+            let Some(at) = point.offset.checked_sub(mapping.offset).filter(|at| *at < length) else {
+                continue;
+            };
             if read(&memory, mapping.start + at, 1)? == read(&file, point.offset, 1)? {
                 return Ok(false);
             }

@@ -86,6 +86,12 @@ impl Observation {
         self.text("stdout")
     }
 
+    /// What it has said so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.text("stderr")
+    }
+
     /// Ends it as Ctrl-C does, and reads what it left.
     ///
     /// # Errors

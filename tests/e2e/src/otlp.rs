@@ -91,7 +91,8 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 
 fn parse(span: &Value) -> Option<Span> {
     let text = |name: &str| Some(span.get(name)?.as_str()?.to_owned());
-    let attribute = |value: &Value| Some((value.get("key")?.as_str()?.to_owned(), value.get("value")?.clone()));
+    let attribute =
+        |value: &Value| Some((value.get("key")?.as_str()?.to_owned(), value.get("value")?.clone()));
     Some(Span {
         trace_id: text("traceId")?,
         span_id: text("spanId")?,

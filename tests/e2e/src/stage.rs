@@ -15,6 +15,7 @@ pub struct Stage {
     /// The server.
     pub server: ServerProcess,
     folder: TempDir,
+    gpu: bool,
 }
 
 impl Stage {
@@ -31,14 +32,18 @@ impl Stage {
             Runtime::Cuda13 => command_env(simgpu::Runtime::Cuda13, &settings),
             Runtime::None => Vec::new(),
         };
-        Ok(Self { server: ServerProcess::start(&options, &environment)?, folder })
+        let gpu = !environment.is_empty();
+        Ok(Self { server: ServerProcess::start(&options, &environment)?, folder, gpu })
     }
 
-    /// What the stand-ins have counted so far.
+    /// What the stand-ins have counted so far: nothing without CUDA.
     ///
     /// # Errors
     /// When their log cannot be read.
     pub fn device(&self) -> Result<Totals> {
+        if !self.gpu {
+            return Ok(Totals::default());
+        }
         device(self.folder.path(), self.server.pid())
     }
 
