@@ -13,7 +13,7 @@ use crate::span::model::Resource;
 use crate::span::{Subject, resource};
 use crate::symbol::{self, Name, Reason};
 use crate::target::{self, Identity, Mapping, Member};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Keeps the group and its probes.
@@ -28,6 +28,7 @@ pub struct Control {
     /// Kernels that wait for a look at their process.
     unnamed: Vec<KernelKey>,
     names: HashMap<KernelKey, Name>,
+    handles: symbol::Handles,
     given: Vec<(String, String)>,
     /// The server that the group was recognised as.
     pub server: &'static str,
@@ -45,6 +46,7 @@ impl Control {
             mappings: HashMap::new(),
             unnamed: Vec::new(),
             names: HashMap::new(),
+            handles: symbol::Handles::default(),
             given,
             server: recognise(&target::identity(root)),
         }
@@ -220,9 +222,17 @@ impl Control {
         for (pid, functions) in by_process {
             let mappings =
                 self.mappings.entry(pid).or_insert_with(|| target::mappings(pid).unwrap_or_default());
-            for (function, name) in symbol::names(pid, mappings, &functions) {
-                self.names.insert(KernelKey { pid, function }, name);
+            let mut named = symbol::names(pid, mappings, &functions);
+            let opaque = |(function, name): &(u64, Name)| {
+                (*name == Name::Unknown(Reason::OpaqueHandle)).then_some(*function)
+            };
+            let opaque: HashSet<u64> = named.iter().filter_map(opaque).collect();
+            if !opaque.is_empty() {
+                let known = self.handles.names(pid, mappings, &opaque);
+                named.extend(known.into_iter().map(|(function, name)| (function, Name::Known(name))));
             }
+            // The later of two names is the better one.
+            self.names.extend(named.into_iter().map(|(function, name)| (KernelKey { pid, function }, name)));
         }
     }
 }

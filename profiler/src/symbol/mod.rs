@@ -1,8 +1,12 @@
 //! Kernel handles → names, or the reason why there is none.
 //!
 //! In: a process's mappings and the handles it launched. Out: a [`Name`]. Host functions of unstripped programs are
-//! found in `.symtab` or `.dynsym`; opaque handles (CUDA 13's `cudaKernel_t`, the driver's `CUfunction`) are not
-//! addresses of code and stay unknown here.
+//! found in `.symtab` or `.dynsym`. CUDA 13's `cudaKernel_t` is found by the variable that keeps it ([`Handles`]); the
+//! driver's `CUfunction` is no address of code and stays unknown here.
+
+mod handle;
+
+pub use handle::Handles;
 
 use crate::target::{FileId, Mapping};
 use object::read::ReadCache;

@@ -210,6 +210,8 @@ fn kernels_agree(launches: &Launches, truth: &Truth) {
     let seen = launches.by_kernel.iter().filter(|kernel| kernel.count > 0);
     let (named, unnamed): (Vec<_>, Vec<_>) = seen.partition(|kernel| kernel.symbol.is_some());
     assert!(unnamed.iter().all(|kernel| kernel.evidence == "opaque_handle"), "{unnamed:#?}");
+    // What cuBLAS launches by the driver's own handles.
+    assert!(unnamed.len() <= 2, "{unnamed:#?}");
     let mut left = truth.kernels().clone();
     let mut counted: Vec<u64> = unnamed.iter().map(|kernel| kernel.count).collect();
     for kernel in &named {
