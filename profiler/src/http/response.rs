@@ -105,7 +105,8 @@ impl Connection {
 
     /// An exchange whose request was not seen.
     pub(super) fn start_unseen(&mut self, time_ns: u64, out: &mut Vec<Signal>) -> Exchange {
-        let exchange = Exchange { number: self.claim_number(), method: None, partial: true, after_gap: false };
+        let exchange =
+            Exchange { number: self.claim_number(), method: None, partial: true, after_gap: false };
         self.pending.push_front(exchange);
         out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::RequestUnseen });
         exchange
@@ -252,9 +253,7 @@ impl Connection {
             ResponseState::Opaque => return,
             ResponseState::Await { .. } => return self.await_response(0, false, out, time_ns),
             ResponseState::Head(head) if head.is_empty() => {
-                let mut waiting = self.pending.iter();
-                let only = matches!((waiting.next(), waiting.next()), (Some(first), None) if !first.after_gap);
-                self.missed = Some(if only { Missed::TheOnly } else { Missed::Somebodys });
+                self.miss();
                 return self.await_response(1, false, out, time_ns);
             }
             ResponseState::Head(_) => Gap::Lost,
@@ -269,16 +268,34 @@ impl Connection {
             Gap::Inside(_) => {
                 self.response_body(time_ns, &[], out);
             }
-            Gap::Ended { .. } => {
+            Gap::Ended { beyond, .. } => {
                 self.finish_response(Outcome::Complete, ResponseState::Opaque, time_ns, out);
+                if beyond > 0 {
+                    self.miss();
+                }
                 self.await_response(1, false, out, time_ns);
             }
-            Gap::Lost => {
-                self.drop_response(Outcome::Partial, time_ns, out);
-                self.end_pending(Outcome::Partial, 0, time_ns, out);
-                self.await_response(0, true, out, time_ns);
-            }
+            Gap::Lost => self.lose_response(time_ns, out),
         }
+    }
+
+    /// The rest of the response under way is missing. A request behind the one that it answers shows that it had
+    /// ended; the answer to that request may have begun.
+    fn lose_response(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        let another = self.pending.len() > 1 && !self.pipelined;
+        self.drop_response(Outcome::Partial, time_ns, out);
+        self.end_pending(Outcome::Partial, usize::from(another), time_ns, out);
+        if another {
+            self.missed = Some(Missed::Somebodys);
+        }
+        self.response = ResponseState::Await { counted: !another };
+    }
+
+    /// Bytes are missing between two responses.
+    fn miss(&mut self) {
+        let mut waiting = self.pending.iter();
+        let only = matches!((waiting.next(), waiting.next()), (Some(first), None) if !first.after_gap);
+        self.missed = Some(if only { Missed::TheOnly } else { Missed::Somebodys });
     }
 
     /// Waits for a status line. Without pipelining only the last `keep` requests can still be unanswered.

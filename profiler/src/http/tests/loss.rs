@@ -211,10 +211,7 @@ fn case_13_whole_messages_lost() {
         ]),
     );
     // A response before a close that tells how much was sent.
-    check(
-        &[req(GET), Do::RespGone(100), resp(""), Do::End(End::Closed)],
-        &with(&["0@4 Partial 0"]),
-    );
+    check(&[req(GET), Do::RespGone(100), resp(""), Do::End(End::Closed)], &with(&["0@4 Partial 0"]));
     // A request: its response shows it.
     check(
         &[req(GET), resp(json("{}")), Do::ReqGone(50), resp(json("{}")), req(GET), resp(json("{}"))],
@@ -277,6 +274,21 @@ fn case_13_whole_messages_lost() {
             "1@6 answer",
             "1@6 200 None",
             "1@6 Complete 2",
+        ]),
+    );
+    // The end of a stream, and nothing else: the next answer is the next request's.
+    check(
+        &[req(GET), resp(STREAM), Do::RespGone(99), req(GET), resp(json("{}"))],
+        &with(&[
+            "0@2 answer",
+            "0@2 200 Sse",
+            "1@4 start",
+            "1@4 GET /health",
+            "1@4 asked 0",
+            "0@5 Partial 0",
+            "1@5 answer",
+            "1@5 200 None",
+            "1@5 Partial 2",
         ]),
     );
     // Pipelined: nobody knows whose response comes.
