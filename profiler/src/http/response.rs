@@ -251,10 +251,16 @@ impl Connection {
     pub(super) fn response_gap(&mut self, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
         let gap = match &mut self.response {
             ResponseState::Opaque => return,
-            ResponseState::Await { .. } => return self.await_response(0, false, out, time_ns),
+            ResponseState::Await { .. } => {
+                // Was it an earlier answer's end, or this one's beginning?
+                if !self.pending.is_empty() {
+                    self.missed.get_or_insert(Missed::Somebodys);
+                }
+                return;
+            }
             ResponseState::Head(head) if head.is_empty() => {
                 self.miss();
-                return self.await_response(1, false, out, time_ns);
+                return self.await_response(time_ns, out);
             }
             ResponseState::Head(_) => Gap::Lost,
             ResponseState::Body(body) => body.framing.gap(len),
@@ -273,7 +279,7 @@ impl Connection {
                 if beyond > 0 {
                     self.miss();
                 }
-                self.await_response(1, false, out, time_ns);
+                self.await_response(time_ns, out);
             }
             Gap::Lost => self.lose_response(time_ns, out),
         }
@@ -298,14 +304,10 @@ impl Connection {
         self.missed = Some(if only { Missed::TheOnly } else { Missed::Somebodys });
     }
 
-    /// Waits for a status line. Without pipelining only the last `keep` requests can still be unanswered.
-    fn await_response(&mut self, keep: usize, counted: bool, out: &mut Vec<Signal>, time_ns: u64) {
-        if let ResponseState::Await { .. } = self.response {
-            return;
-        }
-        let keep = if self.pipelined { 0 } else { keep };
-        self.end_pending(Outcome::Partial, keep, time_ns, out);
-        self.response = ResponseState::Await { counted };
+    /// Waits for a status line. Without pipelining only the last request can still be unanswered.
+    fn await_response(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        self.end_pending(Outcome::Partial, usize::from(!self.pipelined), time_ns, out);
+        self.response = ResponseState::Await { counted: false };
     }
 
     /// The connection ended. `orderly`: the server closed it, which ends a body without a length.

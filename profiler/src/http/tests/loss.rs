@@ -273,7 +273,7 @@ fn case_13_whole_messages_lost() {
             "1@5 asked 0",
             "1@6 answer",
             "1@6 200 None",
-            "1@6 Complete 2",
+            "1@6 Partial 2",
         ]),
     );
     // The end of a stream, and nothing else: the next answer is the next request's.
@@ -289,6 +289,30 @@ fn case_13_whole_messages_lost() {
             "1@5 answer",
             "1@5 200 None",
             "1@5 Partial 2",
+        ]),
+    );
+    // The end of a stream, then an answer and the next request.
+    check(
+        &[
+            req(GET),
+            resp(STREAM),
+            Do::RespGone(99),
+            resp("rest"),
+            req(GET),
+            Do::RespGone(50),
+            Do::ReqGone(50),
+            resp(json("{}")),
+        ],
+        &with(&[
+            "0@2 answer",
+            "0@2 200 Sse",
+            "0@4 Partial 0",
+            "1@5 start",
+            "1@5 GET /health",
+            "1@5 asked 0",
+            "1@8 answer",
+            "1@8 200 None",
+            "1@8 Partial 2",
         ]),
     );
     // Pipelined: nobody knows whose response comes.
