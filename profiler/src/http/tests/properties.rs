@@ -41,6 +41,22 @@ fn recorded() -> Vec<(&'static str, String, String)> {
     ]
 }
 
+/// The records of one exchange that says its number in both directions.
+fn records(number: usize, halved: bool, streamed: bool) -> Vec<Do> {
+    let body = format!(r#"{{"model":"{number}","prompt":"{}"}}"#, "x".repeat(number * 7));
+    let asked = post("/v1/completions", &body);
+    let head = if halved { asked.len() - body.len() } else { asked.len() };
+    let mut records = vec![req(&asked[..head])];
+    records.extend(halved.then(|| req(&asked[head..])));
+    let event = format!("data: {{\"id\":\"{number}\",\"choices\":[{{\"text\":\"a\"}}]}}\n\n");
+    if streamed {
+        records.extend([resp(STREAM), resp(chunk(&event)), resp(chunk(&event)), resp("0\r\n\r\n")]);
+    } else {
+        records.push(resp(json(&format!(r#"{{"id":"{number}","choices":[]}}"#))));
+    }
+    records
+}
+
 fn split(bytes: &[u8], cuts: &[prop::sample::Index], step: fn(&[u8]) -> Do) -> Vec<Do> {
     let mut at: Vec<usize> =
         cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
@@ -89,6 +105,42 @@ proptest! {
             prop_assert_eq!(count(exchange, |kind| matches!(kind, SignalKind::RequestStart | SignalKind::RequestUnseen)), 1, "{:?}", signals);
             prop_assert_eq!(count(exchange, |kind| matches!(kind, SignalKind::ResponseEnd(_))), 1, "{:?}", signals);
             prop_assert!(count(exchange, |kind| matches!(kind, SignalKind::RequestEnd(_))) <= 1);
+        }
+    }
+
+    #[test]
+    fn whatever_is_lost_no_answer_is_given_to_another_request(exchanges in prop::collection::vec((any::<bool>(), any::<bool>(), prop::collection::vec(prop::bool::weighted(0.3), 7)), 1..9)) {
+        let mut script = Vec::new();
+        for (number, (halved, streamed, lost)) in exchanges.iter().enumerate() {
+            let mut lost = lost.iter();
+            for record in records(number, *halved, *streamed) {
+                script.push(match (record, lost.next()) {
+                    (Do::Req(bytes), Some(true)) => Do::ReqGone(bytes.len() as u64),
+                    (Do::Resp(bytes), Some(true)) => Do::RespGone(bytes.len() as u64),
+                    (record, _) => record,
+                });
+            }
+        }
+        // The close tells how much there was.
+        script.extend([req(""), resp(""), Do::End(End::Closed)]);
+        let signals = run(false, &script);
+        let mut numbers: Vec<u32> = signals.iter().map(|signal| signal.exchange).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        prop_assert!(numbers.len() <= exchanges.len(), "more than there were: {:?}", signals);
+        for number in numbers {
+            let of = signals.iter().filter(|signal| signal.exchange == number);
+            let (mut asked, mut answered, mut complete) = (None, None, false);
+            for signal in of {
+                match &signal.kind {
+                    SignalKind::RequestEnd(end) => asked = end.facts.model.clone(),
+                    SignalKind::Fact(Fact::Id(id)) => answered = Some(id.clone()),
+                    SignalKind::ResponseEnd(end) => complete = end.outcome == Outcome::Complete,
+                    _ => {}
+                }
+            }
+            let differ = asked.is_some() && answered.is_some() && asked != answered;
+            prop_assert!(!(complete && differ), "{:?} was answered with {:?}: {:?}", asked, answered, signals);
         }
     }
 
