@@ -7,6 +7,7 @@ use std::process::Command;
 use e2e::calls::{self, Made};
 use e2e::stage::{device, since};
 use e2e::{Calls, Observation, Report, code, or_skip, wait};
+use profiler::target::children_of;
 use simgpu::{Environment, Runtime, command_env, library_dir};
 use tempfile::TempDir;
 
@@ -102,6 +103,28 @@ fn a_library_in_another_mount_namespace() {
     let report = compare(program, pid, log.path(), observation);
     let here = private.path().to_str().unwrap();
     assert!(report.summary.coverage.iter().all(|library| library.library.starts_with(here)));
+}
+
+#[test]
+fn a_process_in_another_pid_namespace() {
+    or_skip!();
+    let log = TempDir::new().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(simgpu::calls_program());
+    let settings = Environment { log_dir: Some(log.path().to_owned()), ..Environment::default() };
+    command.envs(command_env(Runtime::Cuda12, &settings));
+    let mut program = Calls::start(command, &arguments(&[])).unwrap();
+    let inside = program.waits_before("start").unwrap();
+    let [outside] = children_of(program.pid())[..] else { panic!("unshare has one child") };
+    assert_eq!(inside, 1, "it calls itself by another number");
+    let observation = Observation::start(outside, &[]).unwrap();
+    let before = device(log.path(), inside).unwrap();
+    program.make().unwrap();
+    let made = since(&before, &device(log.path(), inside).unwrap());
+    let report = observation.stop().unwrap();
+    device_agrees(&report.summary, &made);
+    nothing_lost(&report.summary);
+    program.end().unwrap();
 }
 
 #[test]

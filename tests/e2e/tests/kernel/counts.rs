@@ -85,6 +85,12 @@ fn every_dialect() {
 }
 
 #[test]
+fn the_fallback_hook_sees_the_same_requests() {
+    or_skip!();
+    observe(server(Runtime::None), mixed(8), &["--raw-tracepoint"]).check();
+}
+
+#[test]
 fn every_way_to_write() {
     or_skip!();
     for style in ["split", "joined", "vector", "utf8split"] {
