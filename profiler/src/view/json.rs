@@ -30,6 +30,9 @@ impl Json {
         let new = usize::try_from(session.requests.total - self.printed).unwrap_or(usize::MAX);
         self.printed = session.requests.total;
         let skip = session.recent.len().saturating_sub(new);
+        if let Some(missed @ 1..) = new.checked_sub(session.recent.len()) {
+            tracing::warn!(missed, "requests end faster than they are printed; --otlp-file has them all");
+        }
         let mut out = std::io::stdout().lock();
         for finished in session.recent.iter().skip(skip) {
             // A reader that went away ends the output, not the observation.
