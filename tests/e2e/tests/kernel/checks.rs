@@ -166,7 +166,8 @@ pub fn device_agrees(summary: &Summary, device: &Totals) {
 fn kernels_agree(summary: &Summary, device: &Totals) {
     let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for kernel in summary.launches.by_kernel.iter().filter(|kernel| kernel.symbol.is_some()) {
-        seen.insert(kernel.name.clone(), (kernel.count, kernel.graph_count));
+        let counts = seen.entry(kernel.name.clone()).or_default();
+        *counts = (counts.0 + kernel.count, counts.1 + kernel.graph_count);
     }
     let mut unnamed = 0;
     for (name, kernel) in &device.kernels {
