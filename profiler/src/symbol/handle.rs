@@ -87,7 +87,8 @@ fn bias(pid: u32, mapping: &Mapping) -> Option<u64> {
     let file = File::open(mapping.openable(pid)).ok()?;
     let cache = ReadCache::new(&file);
     let elf = object::File::parse(&cache).ok()?;
-    let is_code = |flags| matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.contains(object::elf::PF_X));
+    let is_code =
+        |flags| matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.contains(object::elf::PF_X));
     elf.segments().filter(|segment| is_code(segment.flags())).find_map(|segment| {
         // The loader rounds a segment's start down to a page.
         let into_page = segment.file_range().0.checked_sub(mapping.offset)?;
