@@ -48,7 +48,7 @@ pub struct Attach {
     /// Send traces and metrics to this OTLP endpoint; the OTEL_EXPORTER_OTLP_* variables say the same and more.
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// Append traces and metrics to this file as lines of OTLP/JSON.
+    /// Write traces and metrics to this file as lines of OTLP/JSON; what was in it is replaced.
     #[arg(long, value_name = "FILE")]
     pub otlp_file: Option<PathBuf>,
     /// Size of the ring between kernel and user space, a power of two: larger outlasts longer stalls of gpuspan,

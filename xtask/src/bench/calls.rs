@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a launch may cost above an empty probe, nanoseconds.
 const LAUNCH_GOAL: Goal = Goal::AtMost(250.0);
@@ -45,7 +46,35 @@ pub fn measure(target: &mut Target, effort: Effort, table: &mut Table) -> Result
             &format!("{none:.0} ns, {floor:.0} ns, {bpf_ns:.0} ns"),
         );
     }
+    after_sleep(target, effort, &mut kernel, table)?;
     drain.stop()
+}
+
+/// Launches of a burst, as a decode step makes them, and the sleep before each: caches are cold, the core was idle.
+const BURSTS: [u64; 3] = [1, 10, 100];
+const SLEEP: Duration = Duration::from_millis(9);
+
+/// Adds what a launch costs when it comes in bursts instead of without end.
+fn after_sleep(target: &mut Target, effort: Effort, kernel: &mut Kernel, table: &mut Table) -> Result<()> {
+    let place = Place::of(Layer::Runtime, "cudaLaunchKernel", target.pid())?;
+    for launches in BURSTS {
+        let mut burst = |target: &mut Target| {
+            std::thread::sleep(SLEEP);
+            target.time(Op::RuntimeLaunch, launches)
+        };
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..effort.rounds * 4 {
+            without.push(burst(target)?);
+        }
+        let _links = Links::attach(kernel, place.path(), place.pid, &place.library)?;
+        for _ in 0..effort.rounds * 4 {
+            with.push(burst(target)?);
+        }
+        let (without, with) = (median(without), median(with));
+        let what = format!("runtime launch, {launches} after 9 ms of sleep: no probe, probe, each");
+        table.fact(&what, &format!("{without:.0} ns, {with:.0} ns"));
+    }
+    Ok(())
 }
 
 /// One function of one library in the target.
