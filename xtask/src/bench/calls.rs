@@ -58,7 +58,7 @@ const SLEEP: Duration = Duration::from_millis(9);
 fn after_sleep(target: &mut Target, effort: Effort, kernel: &mut Kernel, table: &mut Table) -> Result<()> {
     let place = Place::of(Layer::Runtime, "cudaLaunchKernel", target.pid())?;
     for launches in BURSTS {
-        let mut burst = |target: &mut Target| {
+        let burst = |target: &mut Target| {
             std::thread::sleep(SLEEP);
             target.time(Op::RuntimeLaunch, launches)
         };
