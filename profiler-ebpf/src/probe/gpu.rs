@@ -18,7 +18,7 @@ use profiler_common::{
 use crate::{
     arch::{self, Frame, LaunchTail},
     emit::{Tally, Task, now},
-    map::{IN_FLIGHT, InFlight, InFlightKey},
+    map::{IN_FLIGHT, InFlight, InFlightKey, is_target},
     memory::{Plain, read_user},
 };
 
@@ -51,7 +51,11 @@ pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
     let task = Task::current();
     let key = key(task, cookie);
     let Some(held) = IN_FLIGHT.get_ptr(key) else {
-        tally.map_full();
+        // The mark goes first when the probes are taken out. From then on entries may be gone where returns are
+        // not yet, and such calls are no loss: nobody observes the process any more.
+        if is_target(task.tgid) {
+            tally.map_full();
+        }
         return 0;
     };
     // SAFETY: the entry belongs to this thread, which is here and nowhere else.
