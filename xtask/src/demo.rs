@@ -177,8 +177,7 @@ fn farewell(folder: &Path) {
 
 /// Runs cargo in the workspace.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(arguments).current_dir(root()).status()?;
+    let status = workload::cargo().args(arguments).current_dir(root()).status()?;
     ensure!(status.success(), "`cargo {}` failed", arguments.join(" "));
     Ok(())
 }

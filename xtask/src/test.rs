@@ -6,7 +6,7 @@ use crate::demo::root;
 use crate::tidy;
 use anyhow::{Context as _, Result, ensure};
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Runs the tests.
 #[derive(clap::Args)]
@@ -97,8 +97,7 @@ fn cargo_test(
     environment: &[(&str, &str)],
     tally: &mut Tally,
 ) -> Result<bool> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
+    let mut child = workload::cargo()
         .arg("test")
         .args(what)
         .args(["--no-fail-fast", "--", "--nocapture"])

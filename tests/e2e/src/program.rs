@@ -33,8 +33,7 @@ fn find() -> Result<PathBuf> {
 
 fn build(profile: &Path) -> Result<()> {
     let target = profile.parent().context("the target folder has no parent")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = workload::cargo();
     command.args(["build", "--quiet", "--package", "profiler", "--bin", "gpuspan", "--target-dir"]);
     command.arg(target).args(profile.ends_with("release").then_some("--release"));
     let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().context("failed to run cargo")?;

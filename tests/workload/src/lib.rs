@@ -16,6 +16,6 @@ pub mod truth;
 
 pub use client::{ClientOptions, ClientRecord, load};
 pub use options::ServerOptions;
-pub use process::{ServerProcess, server_binary};
+pub use process::{ServerProcess, cargo, server_binary};
 pub use server::run;
 pub use truth::ServerTruth;

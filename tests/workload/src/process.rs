@@ -152,6 +152,24 @@ pub fn server_binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Cargo, as a shell would call it.
+///
+/// Cargo tells what it runs which package it belongs to. Some build scripts (that of ring 0.17) watch these variables,
+/// so a build from a test and one from a shell would undo each other's work, minutes each time.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// `target/debug` of `target/debug/deps/test-1234` or `target/debug/program`.
 fn profile_folder(executable: &Path) -> Result<&Path> {
     let folder = executable.parent().context("the running executable has no folder")?;
@@ -161,8 +179,7 @@ fn profile_folder(executable: &Path) -> Result<&Path> {
 
 fn build(profile: &Path) -> Result<()> {
     let target = profile.parent().context("the target folder has no parent")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command
         .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--bins", "--target-dir"])
         .arg(target);
