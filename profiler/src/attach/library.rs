@@ -110,7 +110,7 @@ fn choose(file: &File, offset: u64) -> Result<(u64, Option<&'static str>), &'sta
 }
 
 /// Where the code at virtual address `address` lies in the file.
-pub fn file_offset<'a>(elf: &object::File<'a, &'a ReadCache<&'a File>>, address: u64) -> Option<u64> {
+fn file_offset<'a>(elf: &object::File<'a, &'a ReadCache<&'a File>>, address: u64) -> Option<u64> {
     elf.segments().find_map(|segment| {
         let distance = address.checked_sub(segment.address())?;
         let (start, size) = segment.file_range();

@@ -3,7 +3,7 @@
 //! CUDA's rules (programming guide, "Creating a Graph Using Stream Capture"): a capture begins on one stream;
 //! another stream joins when it waits for an event recorded in the capture; the capture ends on the first stream.
 
-use super::operation::KernelKey;
+use super::kernel::KernelKey;
 use crate::probe::Direction;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

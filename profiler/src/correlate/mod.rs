@@ -11,6 +11,7 @@
 
 mod capture;
 mod connection;
+mod kernel;
 mod memory;
 mod operation;
 mod request;
@@ -19,8 +20,9 @@ mod step;
 mod totals;
 
 pub use connection::{ConnectionCounts, Connections};
+pub use kernel::KernelKey;
 pub use memory::MemoryTotals;
-pub use operation::{Ignored, KernelKey};
+pub use operation::Ignored;
 pub use request::{Evidence, Outcome, Request, Thinned};
 pub use share::Share;
 pub use step::{Step, Work};

@@ -6,18 +6,10 @@
 //! that is not probed makes driver calls that nobody else reports.
 
 use super::capture::{Captures, Nodes};
+use super::kernel::KernelKey;
 use crate::decode::{CallData, GpuCall, Launch};
 use crate::probe::{self, Api, Direction, Layer, Meaning, StreamAt, Waits, Way};
 use std::collections::HashMap;
-
-/// Names a kernel: the handle means something only inside its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KernelKey {
-    /// Process.
-    pub pid: u32,
-    /// Host function, `cudaKernel_t` or `CUfunction`.
-    pub function: u64,
-}
 
 /// Something the GPU was asked to do, or a wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

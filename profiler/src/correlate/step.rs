@@ -5,7 +5,8 @@
 //! engine-agnostic reading of an iteration; adapters that hear the engine itself replace it where they exist.
 
 use super::capture::Nodes;
-use super::operation::{KernelKey, Operation, Waited};
+use super::kernel::KernelKey;
+use super::operation::{Operation, Waited};
 use crate::probe::Direction;
 use std::collections::HashMap;
 

@@ -1,6 +1,7 @@
 //! Sums since the attach: what the summary and the metrics are made of.
 
-use super::operation::{Ignored, KernelKey};
+use super::kernel::KernelKey;
+use super::operation::Ignored;
 use super::step::{Step, Work};
 use crate::probe;
 use std::collections::BTreeMap;
