@@ -7,6 +7,7 @@
 mod attaching;
 mod calls;
 mod machine;
+mod modes;
 mod pipeline;
 mod spawn;
 mod syscalls;
@@ -39,6 +40,8 @@ pub struct Args {
 enum Part {
     /// Probed GPU calls, against an empty probe at the same place.
     Calls,
+    /// A launch under gpuspan's modes: each launch a record, sums only, results, stacks.
+    Modes,
     /// gpuspan itself at 200,000 launches a second.
     Pipeline,
     /// Putting the probes in and taking them out.
@@ -83,6 +86,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut target = Target::start()?;
     if wants(Part::Calls) {
         calls::measure(&mut target, effort, &mut table)?;
+    }
+    if wants(Part::Modes) {
+        modes::measure(&mut target, effort, &mut table)?;
     }
     if wants(Part::Syscalls) {
         syscalls::measure(&mut target, effort, &mut table)?;

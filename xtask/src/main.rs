@@ -5,6 +5,7 @@ mod bench;
 mod collector;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod test;
 mod tidy;
 
@@ -24,6 +25,8 @@ enum Command {
     Tidy(tidy::Args),
     /// Measure what gpuspan costs the target and itself, and compare with the goals; minutes, on a quiet machine.
     Bench(bench::Args),
+    /// Run the property tests of the profiler for a given time, with new random input each round.
+    Fuzz(fuzz::Args),
     /// Build the kernel side into `profiler-ebpf/prebuilt/`, or check that what is there is up to date.
     Ebpf(ebpf::Args),
     /// Start a real model server on loopback; the first time it is fetched and built.
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Collector(args) => collector::run(&args),

@@ -17,8 +17,9 @@ use std::time::Duration;
 const LAUNCH_GOAL: Goal = Goal::AtMost(250.0);
 
 /// What is called, what it is called in the table, and whether it is a launch.
-const CALLS: [(Op, &str, Layer, &str); 4] = [
+const CALLS: [(Op, &str, Layer, &str); 5] = [
     (Op::RuntimeLaunch, "runtime launch", Layer::Runtime, "cudaLaunchKernel"),
+    (Op::RuntimeLaunchEx, "runtime launch by ExC", Layer::Runtime, "cudaLaunchKernelExC"),
     (Op::DriverLaunch, "driver launch", Layer::Driver, "cuLaunchKernel"),
     (Op::Copy, "copy", Layer::Runtime, "cudaMemcpyAsync"),
     (Op::Synchronize, "paired call (synchronise)", Layer::Runtime, "cudaStreamSynchronize"),
@@ -35,7 +36,7 @@ pub fn measure(target: &mut Target, effort: Effort, table: &mut Table) -> Result
         let rounds = Rounds::run(target, op, effort, &mut kernel, &empty, &place)?;
         let (added, bpf_ns) = (Added::of(&rounds.empty, &rounds.full), rounds.bpf_ns);
         let what = format!("{name}: above an empty probe");
-        if matches!(op, Op::RuntimeLaunch | Op::DriverLaunch) {
+        if matches!(op, Op::RuntimeLaunch | Op::RuntimeLaunchEx | Op::DriverLaunch) {
             table.judge(&what, added.difference, &added.to_string(), &LAUNCH_GOAL, "ns");
         } else {
             table.fact(&what, &added.to_string());
@@ -78,15 +79,17 @@ fn after_sleep(target: &mut Target, effort: Effort, kernel: &mut Kernel, table: 
 }
 
 /// One function of one library in the target.
-struct Place {
+pub struct Place {
     path: PathBuf,
-    pid: u32,
+    /// The process that loaded it.
+    pub pid: u32,
     /// The library as if it had this one function.
-    library: Library,
+    pub library: Library,
 }
 
 impl Place {
-    fn of(layer: Layer, symbol: &str, pid: u32) -> Result<Self> {
+    /// Finds the function.
+    pub fn of(layer: Layer, symbol: &str, pid: u32) -> Result<Self> {
         let path = if layer == Layer::Runtime { runtime_library() } else { driver_library() };
         let library = inspect(&path, layer)?;
         let is_it = |api: u16| probe::api(api).is_some_and(|api| api.symbol == symbol);
@@ -95,7 +98,8 @@ impl Place {
         Ok(Self { path, pid, library: Library { points: vec![point], ..library } })
     }
 
-    fn path(&self) -> &Path {
+    /// The library's file.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -33,15 +33,22 @@ pub struct Account {
 }
 
 impl Gpuspan {
-    /// Attaches to `pid` and waits until the probes are in place.
+    /// Attaches to `pid` as it does by default.
     pub fn attach(pid: u32) -> Result<Self> {
+        Self::attach_with(pid, &[])
+    }
+
+    /// Attaches to `pid` with these flags and waits until the probes are in place.
+    pub fn attach_with(pid: u32, flags: &[&str]) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("gpuspan-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let ready = folder.join("ready");
         // From the run before; there is none the first time.
         let _ = std::fs::remove_file(&ready);
         let child = Command::new(binary()?)
-            .args(["attach", "--pid", &pid.to_string(), "--output", "none", "--ready-file"])
+            .args(["attach", "--pid", &pid.to_string(), "--output", "none"])
+            .args(flags)
+            .arg("--ready-file")
             .arg(&ready)
             .arg("--summary")
             .arg(folder.join("summary.json"))
@@ -104,6 +111,13 @@ impl Drop for Gpuspan {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Whether `gpuspan attach` has this flag: what a build lacks is said and not measured.
+pub fn knows(flag: &str) -> Result<bool> {
+    let output = Command::new(binary()?).args(["attach", "--help"]).output()?;
+    let help = String::from_utf8_lossy(&output.stdout);
+    Ok(help.split_whitespace().any(|word| word == flag))
 }
 
 /// `target/release/gpuspan` beside this program's own `target/…/xtask`.

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub enum Op {
     /// `cudaLaunchKernel` without a kernel.
     RuntimeLaunch,
+    /// `cudaLaunchKernelExC` without a kernel; its grid and block lie in memory.
+    RuntimeLaunchEx,
     /// `cuLaunchKernel` of what is no kernel.
     DriverLaunch,
     /// `cudaMemcpyAsync` of no byte.
@@ -161,8 +163,20 @@ struct Dim3 {
 
 const ONE: Dim3 = Dim3 { x: 1, y: 1, z: 1 };
 
+/// `cudaLaunchConfig_t` (`driver_types.h`, CUDA 11.8 to 13.5).
+#[repr(C)]
+struct LaunchConfig {
+    grid: Dim3,
+    block: Dim3,
+    shared_bytes: usize,
+    stream: *mut c_void,
+    attributes: *mut c_void,
+    attribute_count: c_uint,
+}
+
 type RuntimeLaunch =
     unsafe extern "C" fn(*const c_void, Dim3, Dim3, *mut *mut c_void, usize, *mut c_void) -> c_int;
+type RuntimeLaunchEx = unsafe extern "C" fn(*const LaunchConfig, *const c_void, *mut *mut c_void) -> c_int;
 type DriverLaunch = unsafe extern "C" fn(
     *const c_void,
     c_uint,
@@ -188,6 +202,7 @@ const LAUNCHES_PER_STEP: u64 = 200;
 /// The functions that are called.
 struct Calls {
     runtime_launch: RuntimeLaunch,
+    runtime_launch_ex: RuntimeLaunchEx,
     driver_launch: DriverLaunch,
     copy: Copy,
     synchronize: Synchronize,
@@ -210,6 +225,7 @@ impl Calls {
             free(std::ptr::null_mut());
             Ok(Self {
                 runtime_launch: *runtime.get(b"cudaLaunchKernel\0")?,
+                runtime_launch_ex: *runtime.get(b"cudaLaunchKernelExC\0")?,
                 driver_launch: *driver.get(b"cuLaunchKernel\0")?,
                 copy: *runtime.get(b"cudaMemcpyAsync\0")?,
                 synchronize: *runtime.get(b"cudaStreamSynchronize\0")?,
@@ -225,6 +241,7 @@ impl Calls {
     fn time(&self, op: Op, times: u64) -> u64 {
         match op {
             Op::RuntimeLaunch => timed(times, || self.runtime_launch()),
+            Op::RuntimeLaunchEx => timed(times, || self.runtime_launch_ex()),
             Op::DriverLaunch => timed(times, || self.driver_launch(0)),
             Op::Copy => timed(times, || self.copy()),
             Op::Synchronize => timed(times, || self.synchronize()),
@@ -261,6 +278,20 @@ impl Calls {
         let none: *mut c_void = std::ptr::null_mut();
         // SAFETY: a launch without a kernel is refused; no pointer is followed.
         unsafe { (self.runtime_launch)(std::ptr::null(), ONE, ONE, none.cast(), 0, none) };
+    }
+
+    fn runtime_launch_ex(&self) {
+        let none: *mut c_void = std::ptr::null_mut();
+        let config = LaunchConfig {
+            grid: ONE,
+            block: ONE,
+            shared_bytes: 0,
+            stream: none,
+            attributes: none,
+            attribute_count: 0,
+        };
+        // SAFETY: the configuration outlives the call, which is refused for want of a kernel.
+        unsafe { (self.runtime_launch_ex)(&config, std::ptr::null(), none.cast()) };
     }
 
     fn driver_launch(&self, kernel: usize) {

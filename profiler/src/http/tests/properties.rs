@@ -64,8 +64,13 @@ fn split(bytes: &[u8], cuts: &[prop::sample::Index], step: fn(&[u8]) -> Do) -> V
     at.windows(2).map(|pair| step(&bytes[pair[0]..pair[1]])).collect()
 }
 
+/// Enough for every run of the tests; `PROPTEST_CASES` asks for others (`cargo xtask fuzz`).
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn every_split_tells_the_same(which in 0..5_usize, asked in prop::collection::vec(any::<prop::sample::Index>(), 0..12), answered in prop::collection::vec(any::<prop::sample::Index>(), 0..24)) {
