@@ -94,7 +94,7 @@ fn test_binary() -> Result<PathBuf> {
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let executable = |message: Value| Some(PathBuf::from(message.get("executable")?.as_str()?));
-    messages.filter_map(executable).last().context("cargo named no test binary")
+    messages.filter_map(executable).next_back().context("cargo named no test binary")
 }
 
 /// Those tests of the binary that some `proptest!` block defines.
