@@ -32,6 +32,7 @@ const LIBRARIES: &[Library] = &[
     library("libcudart.so.13", true, RUNTIME, "libcudart.so.13.txt", 801, 13),
     library("libcuda.so.1", false, &["driver", "log"], "libcuda.so.1.txt", 801, 13),
     library("libnvidia-ml.so.1", false, &["nvml", "log"], "libnvidia-ml.so.1.txt", 3, 13),
+    library("libnccl.so.2", false, &["nccl", "log"], "libnccl.so.2.txt", 5, 13),
     library("libcublas.so.12", true, BLAS, "libcublas.so.txt", 15, 12),
     library("libcublas.so.13", true, BLAS, "libcublas.so.txt", 15, 13),
     library("libcublasLt.so.12", true, BLAS_LT, "libcublasLt.so.txt", 15, 12),
@@ -98,18 +99,23 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The C files of these files and folders of `c/`.
 fn c_files(sources: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for source in sources {
         let path = Path::new("c").join(source);
-        if path.is_file() {
-            files.push(path);
-            continue;
-        }
-        for entry in fs::read_dir(&path)? {
-            files.push(entry?.path());
+        match path.is_file() {
+            true => files.push(path),
+            false => files.extend(c_files_of(&path)?),
         }
     }
+    Ok(files)
+}
+
+/// The C files of one folder, in the order of their names.
+fn c_files_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
+    let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
     files.sort();
     Ok(files)
@@ -143,7 +149,7 @@ fn entry_table(lines: &[(&str, &str)]) -> Result<String> {
 
 fn version_script(library: &Library) -> String {
     let node = if library.version { library.name } else { "" };
-    format!("{node} {{ global: cu*; __cuda*; nvml*; simgpu_function; local: *; }};\n")
+    format!("{node} {{ global: cu*; __cuda*; nccl*; nvml*; simgpu_*; local: *; }};\n")
 }
 
 fn build_library(library: &Library, out: &Path) -> Result<()> {
@@ -194,7 +200,8 @@ fn compile(library: &Library, source: &Path, work: &Path) -> Result<PathBuf> {
 /// A library without a CUDA version in its name serves both folders.
 fn install(library: &Library, built: &Path, out: &Path) -> Result<()> {
     for (folder, suffix) in [("cuda12", ".12"), ("cuda13", ".13")] {
-        if library.name.ends_with(suffix) || library.name.ends_with(".1") {
+        let versioned = library.name.ends_with(".12") || library.name.ends_with(".13");
+        if !versioned || library.name.ends_with(suffix) {
             // A rename, so that a process that maps the old file keeps it whole.
             let staged = out.join(folder).join(format!(".{}", library.name));
             fs::copy(built, &staged)?;
@@ -204,21 +211,20 @@ fn install(library: &Library, built: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file is a program, and so is a folder of files.
 fn build_programs(out: &Path) -> Result<()> {
     for source in fs::read_dir("../programs")? {
         let source = source?.path();
-        if source.extension().is_none_or(|extension| extension != "c") {
-            continue;
-        }
+        let sources = match source.is_dir() {
+            true => c_files_of(&source)?,
+            false if source.extension().is_some_and(|extension| extension == "c") => vec![source.clone()],
+            false => continue,
+        };
         let stem = source.file_stem().ok_or("a program without a name")?;
         let mut command = compiler()?;
         // Exported symbols give its kernel stubs names that dladdr finds.
-        command
-            .args(["-fPIE", "-pie", "-rdynamic"])
-            .arg(&source)
-            .arg("-o")
-            .arg(out.join("programs").join(stem));
-        run(command.args(["-ldl", "-lpthread"]))?;
+        command.args(["-fPIE", "-pie", "-rdynamic"]).args(sources);
+        run(command.arg("-o").arg(out.join("programs").join(stem)).args(["-ldl", "-lpthread"]))?;
     }
     Ok(())
 }

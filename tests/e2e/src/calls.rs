@@ -1,4 +1,4 @@
-//! The program that makes an exactly known number of calls (`tests/programs/calls.c`), led step by step.
+//! The program that makes an exactly known number of calls (`tests/programs/calls`), led step by step.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use simgpu::{Environment, Runtime, command_env};
 
+use crate::summary::{Copies, Memory};
 use crate::wait;
 
 /// A running program; killed when dropped.
@@ -27,6 +28,71 @@ pub struct Made {
     pub pid: u32,
     /// Every call by name, those of its preparation included.
     pub calls: BTreeMap<String, u64>,
+    /// What it did after the wait before `start`.
+    pub after: After,
+}
+
+/// What the program did after its preparation, and what that should have done, worked out from its arguments alone.
+#[derive(Clone, Debug, Deserialize)]
+pub struct After {
+    /// Every call by name.
+    pub calls: BTreeMap<String, u64>,
+    /// What was asked for.
+    pub asked: Work,
+    /// What was asked for by calls that succeeded.
+    pub done: Work,
+    /// What the replays of its own graphs ran.
+    pub graph_nodes: GraphNodes,
+    /// By device number, and `managed`, `pinned`, `registered`, `reserved`, `arrays`.
+    pub memory: BTreeMap<String, Memory>,
+    /// Operations by name, with their bytes.
+    pub collectives: BTreeMap<String, Copies>,
+    /// Calls that failed.
+    pub failures: Vec<Failure>,
+}
+
+/// Work for the device. Copies by direction; those inside graphs are [`GraphNodes`].
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the program")]
+pub struct Work {
+    pub launches: u64,
+    pub captured: u64,
+    pub host_functions: u64,
+    pub graph_launches: u64,
+    /// Of these, launches of graphs from before the wait.
+    pub unknown_graphs: u64,
+    pub copies: BTreeMap<String, Copies>,
+    pub sets: Copies,
+}
+
+/// Nodes that ran, all replays together.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the program")]
+pub struct GraphNodes {
+    pub kernels: u64,
+    pub host_functions: u64,
+    pub copies: BTreeMap<String, Copies>,
+    pub sets: Copies,
+}
+
+/// Calls of one function that failed in one way.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the program")]
+pub struct Failure {
+    pub name: String,
+    pub code: i64,
+    pub count: u64,
+}
+
+/// The APIs that the program knows, each with its group.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn known() -> Result<Vec<(String, String)>> {
+    let output = Command::new(simgpu::calls_program()).arg("--list").output()?;
+    let listed = String::from_utf8(output.stdout)?;
+    let pairs = listed.lines().filter_map(|line| line.split_once(" @"));
+    Ok(pairs.map(|(name, group)| (name.to_owned(), group.to_owned())).collect())
 }
 
 #[derive(Deserialize)]
@@ -38,9 +104,14 @@ struct Waiting {
 /// A command for the program on the stand-ins, whose truth goes to `log`.
 #[must_use]
 pub fn command(runtime: Runtime, log: &Path) -> Command {
-    let settings = Environment { log_dir: Some(log.to_owned()), ..Environment::default() };
+    command_on(runtime, &Environment { log_dir: Some(log.to_owned()), ..Environment::default() })
+}
+
+/// A command for the program on stand-ins with these settings.
+#[must_use]
+pub fn command_on(runtime: Runtime, settings: &Environment) -> Command {
     let mut command = Command::new(simgpu::calls_program());
-    command.envs(command_env(runtime, &settings));
+    command.envs(command_env(runtime, settings));
     command
 }
 
@@ -68,7 +139,7 @@ impl Calls {
         self.child.id()
     }
 
-    /// Waits until the program waits before `what`: `exec`, `fork`, `start` or `end`. Returns who waits.
+    /// Waits until the program waits before `what`: `exec`, `fork`, `loaded`, `start` or `end`. Returns who waits.
     ///
     /// # Errors
     /// When it does anything else.

@@ -24,7 +24,7 @@ pub fn library_dir(runtime: Runtime) -> &'static Path {
     })
 }
 
-/// The program that makes an exactly known number of calls (`tests/programs/calls.c`); `--help` lists its flags.
+/// The program that makes an exactly known number of calls (`tests/programs/calls`); `--help` lists its flags.
 #[must_use]
 pub fn calls_program() -> PathBuf {
     Path::new(OUT_DIR).join("programs/calls")

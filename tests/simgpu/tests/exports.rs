@@ -17,6 +17,7 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("libcudart.so", "libcudart.so.13.txt"),
     ("libcuda.so.1", "libcuda.so.1.txt"),
     ("libnvidia-ml.so.1", "libnvidia-ml.so.1.txt"),
+    ("libnccl.so.2", "libnccl.so.2.txt"),
     ("libcublas.so", "libcublas.so.txt"),
     ("libcublasLt.so", "libcublasLt.so.txt"),
 ];
@@ -39,7 +40,7 @@ fn libraries() -> Vec<(std::path::PathBuf, String)> {
     let mut all = Vec::new();
     for (runtime, major) in [(Runtime::Cuda12, "12"), (Runtime::Cuda13, "13")] {
         for (name, list) in LIBRARIES {
-            let name = if name.ends_with(".1") { (*name).to_owned() } else { format!("{name}.{major}") };
+            let name = if name.ends_with(".so") { format!("{name}.{major}") } else { (*name).to_owned() };
             let list = list.replace("libcudart.so.13", &format!("libcudart.so.{major}"));
             all.push((library_dir(runtime).join(name), list));
         }
@@ -56,7 +57,7 @@ fn every_name_of_the_real_library_is_exported_and_no_other() {
         let found: std::collections::BTreeSet<_> = exports(&path)
             .into_iter()
             .map(|(name, _)| name)
-            .filter(|name| name != "simgpu_function")
+            .filter(|name| !name.starts_with("simgpu_"))
             .collect();
         let missing: Vec<_> = listed.difference(&found).collect();
         let added: Vec<_> = found.difference(&listed).collect();

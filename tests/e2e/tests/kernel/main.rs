@@ -14,6 +14,8 @@ mod cli;
 #[cfg(test)]
 mod counts;
 #[cfg(test)]
+mod every_call;
+#[cfg(test)]
 mod libcudart;
 #[cfg(test)]
 mod loss;

@@ -44,11 +44,14 @@ void log_work(const struct work *work, const struct op *op, const struct stream 
     log_op(&record);
 }
 
-static void count_copy(const struct copy *copy, bool in_graph) {
-    uint64_t bytes = copy_bytes(copy);
-    enum truth_field field = in_graph ? TRUTH_graph_copies : (enum truth_field)(TRUTH_copies_htod + 2 * copy->direction);
+static void count(enum truth_field field, uint64_t bytes) {
     truth_add(field, 1);
     truth_add(field + 1, bytes);
+}
+
+static void count_graph_copy(const struct copy *copy) {
+    count(TRUTH_graph_copies, copy_bytes(copy));
+    count((enum truth_field)(TRUTH_graph_copies_htod + 2 * copy->direction), copy_bytes(copy));
 }
 
 static void count_node(const struct plan_item *item) {
@@ -61,8 +64,9 @@ static void count_node(const struct plan_item *item) {
         atomic_fetch_add_explicit(&log_kernel(item->work.kernel.function->index)->graph_runs, 1,
                                   memory_order_relaxed);
         break;
-    case OP_COPY: count_copy(&item->work.copy, true); break;
-    case OP_FILL: truth_add(TRUTH_graph_memsets, 1); break;
+    case OP_COPY: count_graph_copy(&item->work.copy); break;
+    case OP_FILL: count(TRUTH_graph_memsets, fill_bytes(&item->work.fill)); break;
+    case OP_HOST: truth_add(TRUTH_graph_host_functions, 1); break;
     default: break;
     }
 }
@@ -73,11 +77,10 @@ void count_work(const struct work *work) {
         truth_add(TRUTH_launches, 1);
         atomic_fetch_add_explicit(&log_kernel(work->kernel.function->index)->launched, 1, memory_order_relaxed);
         break;
-    case OP_COPY: count_copy(&work->copy, false); break;
-    case OP_FILL:
-        truth_add(TRUTH_memsets, 1);
-        truth_add(TRUTH_memsets_bytes, fill_bytes(&work->fill));
+    case OP_COPY:
+        count((enum truth_field)(TRUTH_copies_htod + 2 * work->copy.direction), copy_bytes(&work->copy));
         break;
+    case OP_FILL: count(TRUTH_memsets, fill_bytes(&work->fill)); break;
     case OP_HOST: truth_add(TRUTH_host_functions, 1); break;
     case OP_WAIT: truth_add(TRUTH_stream_waits, 1); break;
     case OP_GRAPH:

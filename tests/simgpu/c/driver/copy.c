@@ -1,8 +1,7 @@
-// Copies and fills. In: every public form of them. Out: one operation each. Absent: arrays (textures), which the
-// stand-in does not have.
+// Copies and fills. In: every public form of them. Out: one operation each; a batch has one for each of its copies.
+// Absent: the one-dimensional copies of arrays (array.c).
 #define _GNU_SOURCE
-#include "sim.h"
-#include "cuda_abi.h"
+#include "array.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +27,7 @@ static CUresult submit_copy(struct stream *s, struct copy *copy, bool wait) {
     return wait ? submit_and_wait(s, &work) : submit(s, &work, NULL);
 }
 
-static CUresult plain(struct stream *s, CUdeviceptr dst, CUdeviceptr src, size_t bytes, int direction, bool wait) {
+CUresult copy_plain(struct stream *s, CUdeviceptr dst, CUdeviceptr src, size_t bytes, int direction, bool wait) {
     if (bytes == 0)
         return CUDA_SUCCESS;
     if (!dst || !src)
@@ -42,12 +41,12 @@ static CUresult plain(struct stream *s, CUdeviceptr dst, CUdeviceptr src, size_t
 #define COPY_SYNC(name, direction, dst_type, src_type)                                                         \
     API2(_ptds, name, (dst_type dst, src_type src, size_t bytes), {                                            \
         STREAM(NULL);                                                                                          \
-        return plain(s, (CUdeviceptr)dst, (CUdeviceptr)src, bytes, direction, WAIT);                           \
+        return copy_plain(s, (CUdeviceptr)dst, (CUdeviceptr)src, bytes, direction, WAIT);                           \
     })
 #define COPY_ASYNC(name, direction, dst_type, src_type)                                                        \
     API2(_ptsz, name, (dst_type dst, src_type src, size_t bytes, void *stream), {                              \
         STREAM(stream);                                                                                        \
-        return plain(s, (CUdeviceptr)dst, (CUdeviceptr)src, bytes, direction, false);                          \
+        return copy_plain(s, (CUdeviceptr)dst, (CUdeviceptr)src, bytes, direction, false);                          \
     })
 COPY_SYNC(cuMemcpy, -1, CUdeviceptr, CUdeviceptr)
 COPY_SYNC(cuMemcpyHtoD_v2, H_TO_D, CUdeviceptr, const void *)
@@ -60,19 +59,19 @@ COPY_ASYNC(cuMemcpyDtoDAsync_v2, D_TO_D, CUdeviceptr, CUdeviceptr)
 
 API2(_ptds, cuMemcpyPeer, (CUdeviceptr dst, void *dst_context, CUdeviceptr src, void *src_context, size_t bytes), {
     STREAM(NULL);
-    return plain(s, dst, src, bytes, D_TO_D, WAIT);
+    return copy_plain(s, dst, src, bytes, D_TO_D, WAIT);
 })
 API2(_ptsz, cuMemcpyPeerAsync,
      (CUdeviceptr dst, void *dst_context, CUdeviceptr src, void *src_context, size_t bytes, void *stream), {
          STREAM(stream);
-         return plain(s, dst, src, bytes, D_TO_D, false);
+         return copy_plain(s, dst, src, bytes, D_TO_D, false);
      })
 
 static CUresult batch(struct stream *s, const CUdeviceptr *dsts, const CUdeviceptr *srcs, const size_t *sizes,
                       size_t count) {
     CUresult result = CUDA_SUCCESS;
     for (size_t i = 0; i < count && !result; i++)
-        result = plain(s, dsts[i], srcs[i], sizes[i], -1, false);
+        result = copy_plain(s, dsts[i], srcs[i], sizes[i], -1, false);
     return result;
 }
 API2(_ptsz, cuMemcpyBatchAsync,
@@ -92,41 +91,56 @@ API2(_ptsz, cuMemcpyBatchAsync_v2,
 API2(_ptsz, cuMemcpyWithAttributesAsync,
      (CUdeviceptr dst, CUdeviceptr src, size_t bytes, void *attributes, void *stream), {
          STREAM(stream);
-         return plain(s, dst, src, bytes, -1, false);
+         return copy_plain(s, dst, src, bytes, -1, false);
      })
 
-// An end of a 2D or 3D copy: host, device or unified (numbers of CUmemorytype; 3 is an array).
-static CUdeviceptr end_address(int type, const void *host, CUdeviceptr device) {
-    return type == 1 ? (CUdeviceptr)host : type == 3 ? 0 : device;
+// An end of a 2D or 3D copy. Types are numbers of CUmemorytype: host, device, array, unified.
+struct end {
+    CUdeviceptr at;
+    size_t pitch, slice;
+    bool device;
+};
+enum { HOST = 1, DEVICE, ARRAY, UNIFIED };
+
+static struct end end_of_copy(int type, const void *host, CUdeviceptr device, void *handle, size_t pitch, size_t rows) {
+    struct array *array = type == ARRAY ? array_of(handle) : NULL;
+    if (array)
+        return (struct end){array->base, array->row, array_slice(array), true};
+    CUdeviceptr at = type == HOST ? (CUdeviceptr)host : type == ARRAY ? 0 : device;
+    return (struct end){at, pitch, pitch * rows, type == DEVICE || (type == UNIFIED && is_device_pointer(at))};
 }
-static enum direction typed_direction(int dst_type, int src_type, CUdeviceptr dst, CUdeviceptr src) {
-    if (dst_type == 4 || src_type == 4)
-        return direction_of(dst, src);
-    return dst_type == 2 ? (src_type == 2 ? D_TO_D : H_TO_D) : (src_type == 2 ? D_TO_H : H_TO_H);
+
+static void between(struct copy *out, struct end dst, struct end src) {
+    out->dst = dst.at, out->dst_pitch = dst.pitch, out->dst_slice = dst.slice;
+    out->src = src.at, out->src_pitch = src.pitch, out->src_slice = src.slice;
+    out->direction = dst.device ? (src.device ? D_TO_D : H_TO_D) : (src.device ? D_TO_H : H_TO_H);
 }
 
 static bool copy_from_2d(const struct memcpy_2d *c, struct copy *out) {
-    CUdeviceptr dst = end_address(c->dst_type, c->dst_host, c->dst_device);
-    CUdeviceptr src = end_address(c->src_type, c->src_host, c->src_device);
-    size_t dst_pitch = c->dst_pitch ? c->dst_pitch : c->width, src_pitch = c->src_pitch ? c->src_pitch : c->width;
-    *out = (struct copy){.dst = dst + c->dst_y * dst_pitch + c->dst_x, .src = src + c->src_y * src_pitch + c->src_x,
-                         .width = c->width, .height = c->height, .depth = 1, .dst_pitch = dst_pitch,
-                         .src_pitch = src_pitch, .direction = typed_direction(c->dst_type, c->src_type, dst, src)};
-    return dst && src;
+    struct end dst = end_of_copy(c->dst_type, c->dst_host, c->dst_device, c->dst_array,
+                                 c->dst_pitch ? c->dst_pitch : c->width, c->height);
+    struct end src = end_of_copy(c->src_type, c->src_host, c->src_device, c->src_array,
+                                 c->src_pitch ? c->src_pitch : c->width, c->height);
+    if (!dst.at || !src.at)
+        return false;
+    dst.at += c->dst_y * dst.pitch + c->dst_x, src.at += c->src_y * src.pitch + c->src_x;
+    *out = (struct copy){.width = c->width, .height = c->height, .depth = 1};
+    between(out, dst, src);
+    return true;
 }
 
 bool copy_from_3d(const struct memcpy_3d *c, struct copy *out) {
-    CUdeviceptr dst = end_address(c->dst_type, c->dst_host, c->dst_device);
-    CUdeviceptr src = end_address(c->src_type, c->src_host, c->src_device);
-    size_t dst_pitch = c->dst_pitch ? c->dst_pitch : c->width, src_pitch = c->src_pitch ? c->src_pitch : c->width;
-    size_t dst_slice = dst_pitch * (c->dst_height ? c->dst_height : c->height);
-    size_t src_slice = src_pitch * (c->src_height ? c->src_height : c->height);
-    *out = (struct copy){.dst = dst + c->dst_z * dst_slice + c->dst_y * dst_pitch + c->dst_x,
-                         .src = src + c->src_z * src_slice + c->src_y * src_pitch + c->src_x,
-                         .width = c->width, .height = c->height, .depth = c->depth, .dst_pitch = dst_pitch,
-                         .src_pitch = src_pitch, .dst_slice = dst_slice, .src_slice = src_slice,
-                         .direction = typed_direction(c->dst_type, c->src_type, dst, src)};
-    return dst && src;
+    struct end dst = end_of_copy(c->dst_type, c->dst_host, c->dst_device, c->dst_array,
+                                 c->dst_pitch ? c->dst_pitch : c->width, c->dst_height ? c->dst_height : c->height);
+    struct end src = end_of_copy(c->src_type, c->src_host, c->src_device, c->src_array,
+                                 c->src_pitch ? c->src_pitch : c->width, c->src_height ? c->src_height : c->height);
+    if (!dst.at || !src.at)
+        return false;
+    dst.at += c->dst_z * dst.slice + c->dst_y * dst.pitch + c->dst_x;
+    src.at += c->src_z * src.slice + c->src_y * src.pitch + c->src_x;
+    *out = (struct copy){.width = c->width, .height = c->height, .depth = c->depth};
+    between(out, dst, src);
+    return true;
 }
 
 static CUresult copy_2d(struct stream *s, const struct memcpy_2d *c, bool wait) {
@@ -169,6 +183,47 @@ API2(_ptds, cuMemcpy3DPeer, (const struct memcpy_3d *c), {
 API2(_ptsz, cuMemcpy3DPeerAsync, (const struct memcpy_3d *c, void *stream), {
     STREAM(stream);
     return copy_3d(s, c, false);
+})
+
+// An operand of a 3D batch (CUmemcpy3DOperand_v1): a pointer whose rows follow each other, or a place in an array.
+static struct end end_of_operand(const struct operand_3d *operand, const struct batch_3d *op) {
+    if (operand->type == OPERAND_POINTER) {
+        size_t pitch = operand->row_length ? operand->row_length : op->width;
+        size_t rows = operand->layer_height ? operand->layer_height : op->height;
+        return (struct end){operand->pointer, pitch, pitch * rows, is_device_pointer(operand->pointer)};
+    }
+    struct array *array = operand->type == OPERAND_ARRAY ? array_of(operand->array) : NULL;
+    if (!array)
+        return (struct end){0};
+    CUdeviceptr at = array->base + operand->z * array_slice(array) + operand->y * array->row + operand->x;
+    return (struct end){at, array->row, array_slice(array), true};
+}
+static CUresult batch_one(struct stream *s, const struct batch_3d *op) {
+    struct end dst = end_of_operand(&op->dst, op), src = end_of_operand(&op->src, op);
+    struct copy copy = {.width = op->width, .height = op->height, .depth = op->depth};
+    if (!dst.at || !src.at)
+        return INVALID_VALUE;
+    between(&copy, dst, src);
+    return op->width && op->height && op->depth ? submit_copy(s, &copy, false) : CUDA_SUCCESS;
+}
+static CUresult batch_3d(struct stream *s, const struct batch_3d *ops, size_t count) {
+    CUresult result = ops ? CUDA_SUCCESS : INVALID_VALUE;
+    for (size_t i = 0; i < count && !result; i++)
+        result = batch_one(s, &ops[i]);
+    return result;
+}
+API2(_ptsz, cuMemcpy3DBatchAsync,
+     (size_t count, const struct batch_3d *ops, size_t *failed, uint64_t flags, void *stream), {
+         STREAM(stream);
+         return batch_3d(s, ops, count);
+     })
+API2(_ptsz, cuMemcpy3DBatchAsync_v2, (size_t count, const struct batch_3d *ops, uint64_t flags, void *stream), {
+    STREAM(stream);
+    return batch_3d(s, ops, count);
+})
+API2(_ptsz, cuMemcpy3DWithAttributesAsync, (const struct batch_3d *op, uint64_t flags, void *stream), {
+    STREAM(stream);
+    return batch_3d(s, op, 1);
 })
 
 static CUresult fill(struct stream *s, CUdeviceptr dst, size_t pitch, uint32_t value, uint32_t element,

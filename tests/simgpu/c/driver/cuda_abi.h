@@ -32,6 +32,48 @@ struct memcpy_3d { // CUDA_MEMCPY3D; CUDA_MEMCPY3D_PEER has contexts in the rese
     size_t dst_pitch, dst_height, width, height, depth;
 };
 
+struct operand_3d { // CUmemcpy3DOperand, cudaMemcpy3DOperand
+    int type;
+    union {
+        struct {
+            uint64_t pointer;
+            size_t row_length, layer_height;
+            int location[2];
+        };
+        struct {
+            void *array;
+            size_t x, y, z;
+        };
+    };
+};
+enum { OPERAND_POINTER = 1, OPERAND_ARRAY };
+struct batch_3d { // CUDA_MEMCPY3D_BATCH_OP, cudaMemcpy3DBatchOp
+    struct operand_3d src, dst;
+    size_t width, height, depth;
+    int access_order;
+    uint32_t flags;
+};
+
+// Numbers of CUarray_format: integers of 8, 16 and 32 bits with and without sign, half and float. 0 for others.
+static inline size_t array_format_bytes(int format) {
+    switch (format) {
+    case 0x01: case 0x08: return 1;
+    case 0x02: case 0x09: case 0x10: return 2;
+    case 0x03: case 0x0a: case 0x20: return 4;
+    default: return 0;
+    }
+}
+struct array_descriptor { // CUDA_ARRAY_DESCRIPTOR
+    size_t width, height;
+    int format;
+    uint32_t channels;
+};
+struct array_3d_descriptor { // CUDA_ARRAY3D_DESCRIPTOR
+    size_t width, height, depth;
+    int format;
+    uint32_t channels, flags;
+};
+
 struct launch_config { // CUlaunchConfig
     uint32_t grid[3], block[3], shared;
     void *stream;

@@ -47,6 +47,31 @@ struct node *graph_add(struct graph *graph, const struct work *work, struct node
     return node;
 }
 
+static void forget_dependency(struct node *node, const struct node *gone) {
+    size_t kept = 0;
+    for (size_t d = 0; d < node->dependency_count; d++)
+        if (node->dependencies[d] != gone)
+            node->dependencies[kept++] = node->dependencies[d];
+    node->dependency_count = kept;
+}
+
+void graph_remove(struct node *node) {
+    struct graph *graph = node->graph;
+    graph->count--;
+    for (size_t i = 0; i < graph->count; i++) {
+        if (i >= node->position) {
+            graph->nodes[i] = graph->nodes[i + 1];
+            graph->nodes[i]->position = (uint32_t)i;
+        }
+        forget_dependency(graph->nodes[i], node);
+    }
+    if (node->work.kind == OP_GRAPH && node->work.child)
+        graph_free(node->work.child);
+    node->magic = 0;
+    free(node->dependencies);
+    free(node);
+}
+
 // A deep copy whose node `i` copies node `i`.
 struct graph *graph_clone(const struct graph *graph) {
     struct graph *clone = graph_new();
@@ -55,7 +80,7 @@ struct graph *graph_clone(const struct graph *graph) {
         struct node *copy = graph_add(clone, &node->work, NULL, 0);
         if (!copy)
             return NULL;
-        copy->disabled = node->disabled;
+        copy->disabled = node->disabled, copy->origin = (struct node *)node;
         if (node->work.kind == OP_GRAPH && node->work.child)
             copy->work.child = graph_clone(node->work.child);
     }

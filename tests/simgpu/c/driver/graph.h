@@ -3,6 +3,8 @@
 #include "cuda_abi.h"
 #include "sim.h"
 struct graph *graph_clone(const struct graph *graph);
+// Takes a node out of its graph, and its edges with it.
+void graph_remove(struct node *node);
 struct plan *plan_of(const struct graph *graph);
 struct plan *plan_copy(const struct plan *plan);
 

@@ -148,6 +148,37 @@ API(cuGraphAddNode_v2, (ADD_PARAMS_V2, struct graph_node_params *params),
 API(cuGraphAddNode_v3, (ADD_PARAMS_V2, struct graph_node_params *params),
     { return add_any(out, graph, deps, count, params); })
 
+// Changes what a node will do in executables made from now on.
+static CUresult set_work(void *node, const struct work *work) {
+    NODE(node);
+    if (n->work.kind != work->kind)
+        return INVALID_VALUE;
+    n->work = *work;
+    return CUDA_SUCCESS;
+}
+API(cuGraphMemcpyNodeSetParams, (void *node, const struct memcpy_3d *params), {
+    struct work work;
+    return params && copy_work(&work, params) ? set_work(node, &work) : INVALID_VALUE;
+})
+API(cuGraphMemsetNodeSetParams, (void *node, const struct memset_node_params *params), {
+    struct work work = fill_work(params);
+    return set_work(node, &work);
+})
+API(cuGraphNodeFindInClone, (struct node **out, struct node *original, void *clone), {
+    GRAPH(clone);
+    for (size_t i = 0; i < g->count; i++)
+        if (g->nodes[i]->origin == original) {
+            *out = g->nodes[i];
+            return CUDA_SUCCESS;
+        }
+    return INVALID_VALUE;
+})
+API(cuGraphDestroyNode, (void *node), {
+    NODE(node);
+    graph_remove(n);
+    return CUDA_SUCCESS;
+})
+
 static CUresult add_edges(void *graph, struct node *const *from, struct node *const *to, size_t count) {
     GRAPH(graph);
     for (size_t i = 0; i < count; i++) {

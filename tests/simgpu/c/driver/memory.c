@@ -72,26 +72,47 @@ bool range_remove(CUdeviceptr base, struct range *out) {
 
 bool is_device_pointer(CUdeviceptr pointer) {
     struct range range;
-    return range_find(pointer, &range) && (range.kind == RANGE_DEVICE || range.kind == RANGE_MAPPED);
+    return range_find(pointer, &range) &&
+           (range.kind == RANGE_DEVICE || range.kind >= RANGE_MAPPED);
 }
 bool is_pageable(CUdeviceptr pointer) { return !range_find(pointer, NULL); }
 
 uint64_t memory_used(CUdevice device) { return __atomic_load_n(&used[device], __ATOMIC_RELAXED); }
 
-// Positive: allocated; negative: freed.
-void account_memory(CUdevice device, int64_t bytes) {
-    if (bytes >= 0) {
-        uint64_t now = __atomic_add_fetch(&used[device], (uint64_t)bytes, __ATOMIC_RELAXED);
-        truth_add(TRUTH_allocations, 1);
-        truth_add(TRUTH_allocated_bytes, (uint64_t)bytes);
-        truth_add(TRUTH_live_bytes, (uint64_t)bytes);
-        truth_max(TRUTH_peak_bytes, now);
-    } else {
-        __atomic_sub_fetch(&used[device], (uint64_t)-bytes, __ATOMIC_RELAXED);
-        truth_add(TRUTH_frees, 1);
-        truth_add(TRUTH_freed_bytes, (uint64_t)-bytes);
-        truth_sub(TRUTH_live_bytes, (uint64_t)-bytes);
+static enum truth_field fields_of(enum memory_kind kind, CUdevice device) {
+    switch (kind) {
+    case MEMORY_MANAGED: return TRUTH_managed_allocations;
+    case MEMORY_ARRAY: return TRUTH_array_allocations;
+    case MEMORY_PINNED: return TRUTH_pinned_allocations;
+    case MEMORY_REGISTERED: return TRUTH_registered_allocations;
+    case MEMORY_RESERVED: return TRUTH_reserved_allocations;
+    default: return (enum truth_field)(TRUTH_device0_allocations + MEMORY_FIELD_COUNT * device);
     }
+}
+
+// The order of MEMORY_FIELDS, and of the facts of a process. Returns what is live now.
+static uint64_t account_fields(enum truth_field first, int64_t bytes) {
+    enum { ALLOCATIONS, FREES, ALLOCATED, FREED, LIVE };
+    bool handed_out = bytes >= 0;
+    uint64_t size = (uint64_t)(handed_out ? bytes : -bytes);
+    truth_add(first + (handed_out ? ALLOCATIONS : FREES), 1);
+    truth_add(first + (handed_out ? ALLOCATED : FREED), size);
+    return truth_sum(first + LIVE, (uint64_t)bytes);
+}
+
+void account_memory(enum memory_kind kind, CUdevice device, int64_t bytes) {
+    enum truth_field fields = fields_of(kind, device), peak = fields + MEMORY_FIELD_COUNT - 1;
+    uint64_t live = account_fields(fields, bytes);
+    if (bytes >= 0)
+        truth_max(peak, live);
+    if (kind == MEMORY_PINNED || kind == MEMORY_REGISTERED)
+        truth_add(TRUTH_pinned_bytes, (uint64_t)bytes);
+    if (kind != MEMORY_DEVICE && kind != MEMORY_MANAGED && kind != MEMORY_ARRAY)
+        return;
+    uint64_t now = __atomic_add_fetch(&used[device], (uint64_t)bytes, __ATOMIC_RELAXED);
+    account_fields(TRUTH_allocations, bytes);
+    if (bytes >= 0)
+        truth_max(TRUTH_peak_bytes, now);
 }
 
 static CUdeviceptr map(size_t bytes) {
@@ -99,29 +120,42 @@ static CUdeviceptr map(size_t bytes) {
     return mapped == MAP_FAILED ? 0 : (CUdeviceptr)mapped;
 }
 
-static bool on_device(enum range_kind kind) { return kind == RANGE_DEVICE || kind == RANGE_MANAGED; }
+static bool on_device(enum range_kind kind) { return kind != RANGE_PINNED && kind != RANGE_REGISTERED; }
 
-CUresult device_alloc(CUdeviceptr *out, size_t bytes, enum range_kind kind, unsigned flags) {
-    struct context *context = current_context();
+// Memory of modules is part of no allocation: a program asks for it by loading code.
+static void account_range(const struct range *range, bool handed_out) {
+    static const enum memory_kind kinds[] = {[RANGE_DEVICE] = MEMORY_DEVICE, [RANGE_PINNED] = MEMORY_PINNED,
+                                             [RANGE_REGISTERED] = MEMORY_REGISTERED, [RANGE_MANAGED] = MEMORY_MANAGED,
+                                             [RANGE_ARRAY] = MEMORY_ARRAY};
+    int64_t bytes = handed_out ? (int64_t)range->size : -(int64_t)range->size;
+    if (range->kind == RANGE_MODULE) {
+        truth_add(TRUTH_module_bytes, (uint64_t)bytes);
+        __atomic_add_fetch(&used[range->device], (uint64_t)bytes, __ATOMIC_RELAXED);
+    } else {
+        account_memory(kinds[range->kind], range->device, bytes);
+    }
+}
+
+CUresult device_alloc_on(CUdevice device, CUdeviceptr *out, size_t bytes, enum range_kind kind, unsigned flags) {
     if (!out || bytes == 0)
         return INVALID_VALUE;
-    if (!context)
-        return INVALID_CONTEXT;
-    if (on_device(kind) && (bytes > config.memory_bytes || memory_used(context->device) + bytes > config.memory_bytes))
+    if (on_device(kind) && (bytes > config.memory_bytes || memory_used(device) + bytes > config.memory_bytes))
         return OUT_OF_MEMORY;
     CUdeviceptr base = map(bytes);
     if (!base)
         return OUT_OF_MEMORY;
-    struct range range = {.base = base, .size = bytes, .kind = kind, .device = context->device, .flags = flags};
+    struct range range = {.base = base, .size = bytes, .kind = kind, .device = device, .flags = flags};
     CUresult result = range_add(range);
     if (result)
         return result;
-    if (on_device(kind))
-        account_memory(context->device, (int64_t)bytes);
-    else
-        truth_add(TRUTH_pinned_bytes, bytes);
+    account_range(&range, true);
     *out = base;
     return CUDA_SUCCESS;
+}
+
+CUresult device_alloc(CUdeviceptr *out, size_t bytes, enum range_kind kind, unsigned flags) {
+    struct context *context = current_context();
+    return context ? device_alloc_on(context->device, out, bytes, kind, flags) : INVALID_CONTEXT;
 }
 
 CUresult device_free(CUdeviceptr pointer) {
@@ -129,10 +163,7 @@ CUresult device_free(CUdeviceptr pointer) {
     if (!range_remove(pointer, &range))
         return INVALID_VALUE;
     munmap((void *)range.base, range.size);
-    if (on_device(range.kind))
-        account_memory(range.device, -(int64_t)range.size);
-    else
-        truth_sub(TRUTH_pinned_bytes, range.size);
+    account_range(&range, false);
     return CUDA_SUCCESS;
 }
 
@@ -179,7 +210,7 @@ static CUresult host_register(void *pointer, size_t bytes, unsigned flags) {
     struct range range = {.base = (CUdeviceptr)pointer, .size = bytes, .kind = RANGE_REGISTERED, .flags = flags};
     CUresult result = range_add(range);
     if (!result)
-        truth_add(TRUTH_pinned_bytes, bytes);
+        account_range(&range, true);
     return result;
 }
 API(cuMemHostRegister_v2, (void *pointer, size_t bytes, unsigned flags),
@@ -190,7 +221,7 @@ API(cuMemHostUnregister, (void *pointer), {
     if (!range_find((CUdeviceptr)pointer, &range) || range.kind != RANGE_REGISTERED)
         return HOST_MEMORY_NOT_REGISTERED;
     range_remove((CUdeviceptr)pointer, &range);
-    truth_sub(TRUTH_pinned_bytes, range.size);
+    account_range(&range, false);
     return CUDA_SUCCESS;
 })
 API(cuMemHostGetDevicePointer_v2, (CUdeviceptr * out, void *pointer, unsigned flags), {

@@ -44,6 +44,11 @@ struct function *function_by_name(const char *name) {
 
 // For the runtime stand-in, in place of the private tables through which the real one loads its modules. Not counted.
 EXPORT struct function *simgpu_function(const char *name) { return function_by_name(name); }
+// Likewise for a device variable that the runtime's module holds; 0 without memory.
+EXPORT CUdeviceptr simgpu_variable(size_t bytes) {
+    CUdeviceptr at = 0;
+    return device_alloc(&at, bytes, RANGE_MODULE, 0) ? 0 : at;
+}
 
 struct module {
     uint64_t magic;
@@ -165,7 +170,7 @@ static CUresult get_global(CUdeviceptr *out, size_t *bytes, struct module *modul
     while (symbol < end && strcmp(symbol->name, name) != 0)
         symbol++;
     if (symbol == end) {
-        if (module->symbol_count == 256 || device_alloc(&symbol->at, SYMBOL_BYTES, RANGE_DEVICE, 0))
+        if (module->symbol_count == 256 || device_alloc(&symbol->at, SYMBOL_BYTES, RANGE_MODULE, 0))
             return NOT_FOUND;
         symbol->name = strdup(name);
         module->symbol_count++;

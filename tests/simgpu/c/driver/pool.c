@@ -14,7 +14,10 @@ static struct pool *current[MAX_DEVICES];
 
 static bool valid(CUdevice device) { return device >= 0 && device < (int)config.devices; }
 
-static struct pool *pool_of(CUdevice device) { return current[device] ? current[device] : &defaults[device]; }
+static struct pool *pool_of(CUdevice device) {
+    defaults[device].device = device;
+    return current[device] ? current[device] : &defaults[device];
+}
 
 API(cuDeviceGetDefaultMemPool, (struct pool * *out, CUdevice device), {
     READY();
@@ -89,17 +92,14 @@ API(cuMemPoolSetAttribute, (struct pool * pool, int attribute, void *value), {
     return CUDA_SUCCESS;
 })
 
-static CUresult alloc_async(CUdeviceptr *out, size_t bytes, struct stream *s) {
-    (void)s;
-    return device_alloc(out, bytes, RANGE_DEVICE, 0);
-}
 API2(_ptsz, cuMemAllocAsync, (CUdeviceptr * out, size_t bytes, void *stream), {
     STREAM(stream);
-    return alloc_async(out, bytes, s);
+    return device_alloc_on(pool_of(s->context->device)->device, out, bytes, RANGE_DEVICE, 0);
 })
 API2(_ptsz, cuMemAllocFromPoolAsync, (CUdeviceptr * out, size_t bytes, struct pool *pool, void *stream), {
     STREAM(stream);
-    return alloc_async(out, bytes, s);
+    (void)s;
+    return pool ? device_alloc_on(pool->device, out, bytes, RANGE_DEVICE, 0) : INVALID_VALUE;
 })
 API2(_ptsz, cuMemFreeAsync, (CUdeviceptr pointer, void *stream), {
     STREAM(stream);

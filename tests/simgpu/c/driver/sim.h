@@ -153,7 +153,7 @@ struct node {
     uint64_t magic;
     struct graph *graph;
     struct work work;
-    struct node **dependencies;
+    struct node **dependencies, *origin; // of a clone's node: what it was copied from
     size_t dependency_count;
     uint32_t position, mark;
     bool disabled;
@@ -194,7 +194,10 @@ struct exec {
     struct plan *plan;
 };
 
-enum range_kind { RANGE_DEVICE, RANGE_PINNED, RANGE_REGISTERED, RANGE_MANAGED, RANGE_MAPPED };
+enum range_kind { RANGE_DEVICE, RANGE_PINNED, RANGE_REGISTERED, RANGE_MANAGED, RANGE_MAPPED, RANGE_ARRAY, RANGE_MODULE };
+
+// Kinds of memory that the account keeps apart. Virtual addresses that are only reserved are one of them.
+enum memory_kind { MEMORY_DEVICE, MEMORY_MANAGED, MEMORY_ARRAY, MEMORY_PINNED, MEMORY_REGISTERED, MEMORY_RESERVED };
 
 struct range {
     CUdeviceptr base;
@@ -270,10 +273,12 @@ bool range_find(CUdeviceptr pointer, struct range *out);
 CUresult range_add(struct range range);
 bool range_remove(CUdeviceptr base, struct range *out);
 CUresult device_alloc(CUdeviceptr *out, size_t bytes, enum range_kind kind, unsigned flags);
+CUresult device_alloc_on(CUdevice device, CUdeviceptr *out, size_t bytes, enum range_kind kind, unsigned flags);
 CUresult device_free(CUdeviceptr pointer);
 bool is_device_pointer(CUdeviceptr pointer);
 bool is_pageable(CUdeviceptr pointer);
-void account_memory(CUdevice device, int64_t bytes);
+// Positive: handed out; negative: given back.
+void account_memory(enum memory_kind kind, CUdevice device, int64_t bytes);
 uint64_t memory_used(CUdevice device);
 
 // module.c

@@ -36,12 +36,16 @@ API(cuMemAddressReserve, (CUdeviceptr * out, size_t size, size_t alignment, CUde
     if (base > (uintptr_t)mapped)
         munmap(mapped, base - (uintptr_t)mapped);
     munmap((void *)(base + size), (uintptr_t)mapped + padded - base - size);
+    account_memory(MEMORY_RESERVED, 0, (int64_t)size);
     *out = base;
     return CUDA_SUCCESS;
 })
 API(cuMemAddressFree, (CUdeviceptr pointer, size_t size), {
     READY();
-    return munmap((void *)pointer, size) ? INVALID_VALUE : CUDA_SUCCESS;
+    if (!size || munmap((void *)pointer, size))
+        return INVALID_VALUE;
+    account_memory(MEMORY_RESERVED, 0, -(int64_t)size);
+    return CUDA_SUCCESS;
 })
 
 // CUmemAllocationProp: type, requestedHandleTypes, location {type, id}.
@@ -60,14 +64,14 @@ API(cuMemCreate, (struct physical * *out, size_t size, const int *prop, uint64_t
         return OUT_OF_MEMORY;
     *physical = (struct physical){.fd = fd, .size = size, .device = device};
     atomic_store(&physical->references, 1);
-    account_memory(device, (int64_t)size);
+    account_memory(MEMORY_DEVICE, device, (int64_t)size);
     *out = physical;
     return CUDA_SUCCESS;
 })
 static void release(struct physical *physical) {
     if (atomic_fetch_sub(&physical->references, 1) != 1)
         return;
-    account_memory(physical->device, -(int64_t)physical->size);
+    account_memory(MEMORY_DEVICE, physical->device, -(int64_t)physical->size);
     close(physical->fd);
     free(physical);
 }
@@ -154,7 +158,7 @@ API(cuMemImportFromShareableHandle, (struct physical * *out, void *handle, int t
         return NOT_SUPPORTED;
     *physical = (struct physical){.fd = dup((int)(intptr_t)handle), .size = (size_t)size};
     atomic_store(&physical->references, 1);
-    account_memory(0, size);
+    account_memory(MEMORY_DEVICE, 0, size);
     *out = physical;
     return CUDA_SUCCESS;
 })

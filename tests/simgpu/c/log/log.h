@@ -10,7 +10,7 @@
 #define SIMGPU_COUNTS_MAGIC 0x31544e5543474953ull // "SIGCUNT1" in memory order
 #define SIMGPU_OPS_MAGIC 0x3153504f47495353ull
 
-enum { API_SLOTS = 8192, TRUTH_SLOTS = 64, KERNEL_SLOTS = 16384, NAME_HEAP_BYTES = 16 << 20 };
+enum { API_SLOTS = 8192, TRUTH_SLOTS = 256, KERNEL_SLOTS = 16384, NAME_HEAP_BYTES = 16 << 20 };
 
 // One public function, or `unsupported:<name>`. The name is written once, the count for ever after.
 struct api_slot {
@@ -45,14 +45,26 @@ struct counts_file {
     _Atomic uint64_t heap_used;
 };
 
-// Every fact kept. The order is free: readers go by name.
+// What is kept of each kind of memory, and of each device's own.
+#define MEMORY_FIELDS(X, kind)                                                                                 \
+    X(kind##_allocations) X(kind##_frees) X(kind##_allocated_bytes) X(kind##_freed_bytes) X(kind##_live_bytes) \
+    X(kind##_peak_bytes)
+enum { MEMORY_FIELD_COUNT = 6 };
+// Every fact kept. Readers go by name; the libraries rely on a count being followed by its bytes, on directions
+// following in the order of `enum direction`, and on devices following each other.
 #define TRUTH_FIELDS(X)                                                                                        \
     X(launches) X(graph_launches) X(graph_nodes) X(graph_kernel_nodes) X(captured_launches) X(captured_nodes)  \
     X(copies_htod) X(copies_htod_bytes) X(copies_dtoh) X(copies_dtoh_bytes) X(copies_dtod)                     \
     X(copies_dtod_bytes) X(copies_htoh) X(copies_htoh_bytes) X(graph_copies) X(graph_copies_bytes)             \
-    X(memsets) X(memsets_bytes) X(graph_memsets) X(host_functions) X(allocations) X(frees) X(allocated_bytes)  \
-    X(freed_bytes) X(live_bytes) X(peak_bytes) X(pinned_bytes) X(busy_ns) X(kernel_ns) X(stream_waits)         \
-    X(blocking_waits) X(ops_dropped)
+    X(graph_copies_htod) X(graph_copies_htod_bytes) X(graph_copies_dtoh) X(graph_copies_dtoh_bytes)            \
+    X(graph_copies_dtod) X(graph_copies_dtod_bytes) X(graph_copies_htoh) X(graph_copies_htoh_bytes)            \
+    X(memsets) X(memsets_bytes) X(graph_memsets) X(graph_memsets_bytes) X(host_functions)                      \
+    X(graph_host_functions) X(allocations) X(frees) X(allocated_bytes) X(freed_bytes) X(live_bytes)            \
+    X(peak_bytes) X(pinned_bytes) X(module_bytes) X(busy_ns) X(kernel_ns) X(stream_waits) X(blocking_waits)    \
+    X(collectives) X(collective_bytes) X(ops_dropped) MEMORY_FIELDS(X, device0) MEMORY_FIELDS(X, device1)      \
+    MEMORY_FIELDS(X, device2) MEMORY_FIELDS(X, device3) MEMORY_FIELDS(X, device4) MEMORY_FIELDS(X, device5)    \
+    MEMORY_FIELDS(X, device6) MEMORY_FIELDS(X, device7) MEMORY_FIELDS(X, managed) MEMORY_FIELDS(X, array)      \
+    MEMORY_FIELDS(X, pinned) MEMORY_FIELDS(X, registered) MEMORY_FIELDS(X, reserved)
 
 enum truth_field {
 #define X(name) TRUTH_##name,
@@ -109,6 +121,10 @@ static inline void truth_add(enum truth_field field, uint64_t amount) {
 }
 static inline void truth_sub(enum truth_field field, uint64_t amount) {
     atomic_fetch_sub_explicit(&log_truth[field].value, amount, memory_order_relaxed);
+}
+// Adds, and returns the sum.
+static inline uint64_t truth_sum(enum truth_field field, uint64_t amount) {
+    return atomic_fetch_add_explicit(&log_truth[field].value, amount, memory_order_relaxed) + amount;
 }
 void truth_max(enum truth_field field, uint64_t candidate);
 

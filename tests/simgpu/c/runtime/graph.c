@@ -69,6 +69,7 @@ static struct memcpy_3d plain_copy(void *dst, const void *src, size_t bytes, int
                               .width = bytes, .height = 1, .depth = 1};
 }
 API(cudaGraphAddMemcpyNode, (void **out, void *graph, DEPS, const struct params_3d *params), {
+    READY();
     struct memcpy_3d c = driver_copy_3d(params);
     CALL(cuGraphAddMemcpyNode, out, graph, deps, count, &c, (void *)NULL);
 })
@@ -78,6 +79,7 @@ API(cudaGraphAddMemcpyNode1D,
         CALL(cuGraphAddMemcpyNode, out, graph, deps, count, &c, (void *)NULL);
     })
 API(cudaGraphExecMemcpyNodeSetParams, (void *exec, void *node, const struct params_3d *params), {
+    READY();
     struct memcpy_3d c = driver_copy_3d(params);
     CALL(cuGraphExecMemcpyNodeSetParams, exec, node, &c, (void *)NULL);
 })
@@ -85,6 +87,36 @@ API(cudaGraphExecMemcpyNodeSetParams1D,
     (void *exec, void *node, void *dst, const void *src, size_t bytes, int kind), {
         struct memcpy_3d c = plain_copy(dst, src, bytes, kind);
         CALL(cuGraphExecMemcpyNodeSetParams, exec, node, &c, (void *)NULL);
+    })
+API(cudaGraphMemcpyNodeSetParams, (void *node, const struct params_3d *params), {
+    READY();
+    struct memcpy_3d c = driver_copy_3d(params);
+    CALL(cuGraphMemcpyNodeSetParams, node, &c);
+})
+API(cudaGraphMemcpyNodeSetParams1D, (void *node, void *dst, const void *src, size_t bytes, int kind), {
+    struct memcpy_3d c = plain_copy(dst, src, bytes, kind);
+    CALL(cuGraphMemcpyNodeSetParams, node, &c);
+})
+API(cudaGraphMemsetNodeSetParams, (void *node, const void *params), { CALL(cuGraphMemsetNodeSetParams, node, params); })
+API(cudaGraphNodeFindInClone, (void **out, void *node, void *clone), { CALL(cuGraphNodeFindInClone, out, node, clone); })
+API(cudaGraphDestroyNode, (void *node), { CALL(cuGraphDestroyNode, node); })
+
+// Copies to and from device variables.
+#define SYMBOL_COPY(dst, src)                                                                                  \
+    READY();                                                                                                   \
+    char *variable = variable_address(symbol);                                                                 \
+    if (!variable)                                                                                             \
+    return remember(INVALID_SYMBOL);                                                                           \
+    struct memcpy_3d c = plain_copy(dst, src, bytes, kind)
+API(cudaGraphAddMemcpyNodeToSymbol,
+    (void **out, void *graph, DEPS, const void *symbol, const void *src, size_t bytes, size_t offset, int kind), {
+        SYMBOL_COPY(variable + offset, src);
+        CALL(cuGraphAddMemcpyNode, out, graph, deps, count, &c, (void *)NULL);
+    })
+API(cudaGraphAddMemcpyNodeFromSymbol,
+    (void **out, void *graph, DEPS, void *dst, const void *symbol, size_t bytes, size_t offset, int kind), {
+        SYMBOL_COPY(dst, variable + offset);
+        CALL(cuGraphAddMemcpyNode, out, graph, deps, count, &c, (void *)NULL);
     })
 API(cudaGraphAddMemsetNode, (void **out, void *graph, DEPS, const void *params),
     { CALL(cuGraphAddMemsetNode, out, graph, deps, count, params, (void *)NULL); })
@@ -132,13 +164,15 @@ API(cudaGraphGetEdges, (void *graph, void **from, void **to EDGES, size_t *count
 API(cudaGraphNodeGetDependencies, (void *node, void **out EDGES, size_t *count),
     { CALL(cuGraphNodeGetDependencies, node, out, count); })
 
-// A kernel node names its kernel by stub; other kinds pass as they are. Memory copies differ in layout and are left out.
+// A kernel node names its kernel by stub, and a copy has the runtime's layout; other kinds pass as they are.
 static error_t_ add_node(void **out, void *graph, void **deps, size_t count, const struct graph_node_params *params) {
     READY();
     enum { KERNEL = 0, COPY = 1 };
-    if (!params || params->type == COPY)
-        return remember(params ? NOT_SUPPORTED : INVALID_VALUE);
+    if (!params)
+        return remember(INVALID_VALUE);
     struct graph_node_params p = *params;
+    if (p.type == COPY) // cudaMemcpyNodeParams: two words, then the copy
+        p.memcpy.copy = driver_copy_3d((const struct params_3d *)&params->words[2]);
     if (p.type == KERNEL)
         p.kernel.base.function = function_of(p.kernel.base.function);
     error_t_ error = driver.cuGraphAddNode_v2(out, graph, deps, (void *)NULL, count, &p);

@@ -164,20 +164,20 @@ static struct variable *variable_of(const void *host) {
     while (variable && variable->host != host)
         variable = variable->next;
     if (variable && !atomic_load(&variable->at)) {
-        uint64_t at = 0;
-        driver.cuMemAlloc_v2(&at, variable->size);
-        atomic_store(&variable->at, at);
+        uint64_t (*memory)(size_t) = (uint64_t (*)(size_t))(void (*)(void))driver.simgpu_variable;
+        atomic_store(&variable->at, memory(variable->size));
     }
     pthread_mutex_unlock(&lock);
     return variable;
 }
+char *variable_address(const void *host) {
+    struct variable *variable = variable_of(host);
+    return variable ? (char *)atomic_load(&variable->at) : NULL;
+}
 API(cudaGetSymbolAddress, (void **out, const void *symbol), {
     READY();
-    struct variable *variable = variable_of(symbol);
-    if (!variable)
-        return remember(INVALID_SYMBOL);
-    *out = (void *)atomic_load(&variable->at);
-    return SUCCESS;
+    *out = variable_address(symbol);
+    return remember(*out ? SUCCESS : INVALID_SYMBOL);
 })
 API(cudaGetSymbolSize, (size_t * out, const void *symbol), {
     READY();
@@ -231,6 +231,12 @@ API(__cudaPopCallConfiguration, (struct dim3 * grid, struct dim3 *block, size_t 
 })
 
 #define LAUNCH_PARAMS const void *kernel, struct dim3 grid, struct dim3 block, void **params, size_t shared, void *stream
+// The driver calls a grid or block that cannot be an invalid value; the runtime has an error of its own for it.
+#define LAUNCH2(name, ...)                                                                                     \
+    do {                                                                                                       \
+        error_t_ outcome = driver.name[per_thread](__VA_ARGS__);                                                \
+        return remember(outcome == INVALID_VALUE ? INVALID_CONFIGURATION : outcome);                           \
+    } while (0)
 #define FUNCTION(handle)                                                                                       \
     READY();                                                                                                   \
     void *function = function_of(handle);                                                                      \
@@ -239,12 +245,12 @@ API(__cudaPopCallConfiguration, (struct dim3 * grid, struct dim3 *block, size_t 
 
 API2(_ptsz, cudaLaunchKernel, (LAUNCH_PARAMS), {
     FUNCTION(kernel);
-    CALL2(cuLaunchKernel, function, grid.x, grid.y, grid.z, block.x, block.y, block.z, (uint32_t)shared, stream, params,
+    LAUNCH2(cuLaunchKernel, function, grid.x, grid.y, grid.z, block.x, block.y, block.z, (uint32_t)shared, stream, params,
           (void **)NULL);
 })
 API2(_ptsz, cudaLaunchCooperativeKernel, (LAUNCH_PARAMS), {
     FUNCTION(kernel);
-    CALL2(cuLaunchCooperativeKernel, function, grid.x, grid.y, grid.z, block.x, block.y, block.z, (uint32_t)shared,
+    LAUNCH2(cuLaunchCooperativeKernel, function, grid.x, grid.y, grid.z, block.x, block.y, block.z, (uint32_t)shared,
           stream, params);
 })
 
@@ -261,7 +267,7 @@ API2(_ptsz, cudaLaunchKernelExC, (const struct runtime_launch_config *c, const v
         return remember(INVALID_VALUE);
     struct launch_config config = {{c->grid.x, c->grid.y, c->grid.z}, {c->block.x, c->block.y, c->block.z},
                                    (uint32_t)c->shared, c->stream, c->attributes, c->attribute_count};
-    CALL2(cuLaunchKernelEx, &config, function, params, (void **)NULL);
+    LAUNCH2(cuLaunchKernelEx, &config, function, params, (void **)NULL);
 })
 #if SIMGPU_CUDA == 12
 struct multi_launch {
@@ -271,17 +277,21 @@ struct multi_launch {
     size_t shared;
     void *stream;
 };
+struct driver_multi_launch { // CUDA_LAUNCH_PARAMS
+    void *function;
+    struct dim3 grid, block;
+    uint32_t shared;
+    void *stream, **params;
+};
 API(cudaLaunchCooperativeKernelMultiDevice, (struct multi_launch * list, unsigned count, unsigned flags), {
     READY();
-    for (unsigned i = 0; i < count; i++) {
-        struct multi_launch *l = &list[i];
-        error_t_ error = driver.cuLaunchCooperativeKernel[0](function_of(l->kernel), l->grid.x, l->grid.y, l->grid.z,
-                                                             l->block.x, l->block.y, l->block.z, (uint32_t)l->shared,
-                                                             l->stream, l->params);
-        if (error)
-            return remember(error);
-    }
-    return SUCCESS;
+    struct driver_multi_launch all[8]; // as many as there can be devices
+    if (!list || count == 0 || count > 8)
+        return remember(INVALID_VALUE);
+    for (unsigned i = 0; i < count; i++)
+        all[i] = (struct driver_multi_launch){function_of(list[i].kernel), list[i].grid, list[i].block,
+                                              (uint32_t)list[i].shared, list[i].stream, list[i].params};
+    CALL(cuLaunchCooperativeKernelMultiDevice, all, count, flags);
 })
 #endif
 

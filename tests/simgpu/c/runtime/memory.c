@@ -1,4 +1,4 @@
-// Memory, copies and fills. In: the runtime's forms. Out: the driver's. Absent: arrays.
+// Memory, copies and fills. In: the runtime's forms. Out: the driver's. Absent: arrays (array.c).
 #define _GNU_SOURCE
 #include "runtime.h"
 #include <string.h>
@@ -106,20 +106,20 @@ API2(_ptsz, cudaMemcpyAsync, (void *dst, const void *src, size_t bytes, int kind
     default: return remember(INVALID_DIRECTION);
     }
 })
+// The driver names a device by one of its contexts. Nothing reads them in the stand-in, but tools may.
 API(cudaMemcpyPeer, (void *dst, int dst_device, const void *src, int src_device, size_t bytes), {
     enum { per_thread = 0 };
-    CALL2(cuMemcpyPeer, dst, (void *)NULL, src, (void *)NULL, bytes);
+    CALL2(cuMemcpyPeer, dst, context_of(dst_device), src, context_of(src_device), bytes);
 })
 API(cudaMemcpyPeerAsync, (void *dst, int dst_device, const void *src, int src_device, size_t bytes, void *stream), {
     enum { per_thread = 0 };
-    CALL2(cuMemcpyPeerAsync, dst, (void *)NULL, src, (void *)NULL, bytes, stream);
+    CALL2(cuMemcpyPeerAsync, dst, context_of(dst_device), src, context_of(src_device), bytes, stream);
 })
 
 static error_t_ symbol_address(const void *symbol, size_t offset, char **out) {
-    extern error_t_ cudaGetSymbolAddress(void **, const void *);
-    error_t_ error = cudaGetSymbolAddress((void **)out, symbol);
-    *out += error ? 0 : offset;
-    return error;
+    char *start = variable_address(symbol);
+    *out = start + offset;
+    return start ? SUCCESS : remember(INVALID_SYMBOL);
 }
 API2(_ptds, cudaMemcpyToSymbol, (const void *symbol, const void *src, size_t bytes, size_t offset, int kind), {
     READY();
@@ -127,6 +127,8 @@ API2(_ptds, cudaMemcpyToSymbol, (const void *symbol, const void *src, size_t byt
     error_t_ error = symbol_address(symbol, offset, &dst);
     if (error)
         return error;
+    if (kind == DEVICE_DEVICE)
+        CALL2(cuMemcpyDtoD_v2, dst, src, bytes);
     CALL2(cuMemcpyHtoD_v2, dst, src, bytes);
 })
 API2(_ptsz, cudaMemcpyToSymbolAsync,
@@ -136,7 +138,9 @@ API2(_ptsz, cudaMemcpyToSymbolAsync,
          error_t_ error = symbol_address(symbol, offset, &dst);
          if (error)
              return error;
-         CALL2(cuMemcpyAsync, dst, src, bytes, stream);
+         if (kind == DEVICE_DEVICE)
+             CALL2(cuMemcpyDtoDAsync_v2, dst, src, bytes, stream);
+         CALL2(cuMemcpyHtoDAsync_v2, dst, src, bytes, stream);
      })
 API2(_ptds, cudaMemcpyFromSymbol, (void *dst, const void *symbol, size_t bytes, size_t offset, int kind), {
     READY();
@@ -144,6 +148,8 @@ API2(_ptds, cudaMemcpyFromSymbol, (void *dst, const void *symbol, size_t bytes, 
     error_t_ error = symbol_address(symbol, offset, &src);
     if (error)
         return error;
+    if (kind == DEVICE_DEVICE)
+        CALL2(cuMemcpyDtoD_v2, dst, src, bytes);
     CALL2(cuMemcpyDtoH_v2, dst, src, bytes);
 })
 API2(_ptsz, cudaMemcpyFromSymbolAsync,
@@ -153,7 +159,9 @@ API2(_ptsz, cudaMemcpyFromSymbolAsync,
          error_t_ error = symbol_address(symbol, offset, &src);
          if (error)
              return error;
-         CALL2(cuMemcpyAsync, dst, src, bytes, stream);
+         if (kind == DEVICE_DEVICE)
+             CALL2(cuMemcpyDtoDAsync_v2, dst, src, bytes, stream);
+         CALL2(cuMemcpyDtoHAsync_v2, dst, src, bytes, stream);
      })
 
 static int source_type(int kind) { return kind == BY_ADDRESS ? 4 : kind == HOST_HOST || kind == HOST_DEVICE ? 1 : 2; }
@@ -186,22 +194,59 @@ struct params_3d { // cudaMemcpy3DParms
     struct extent extent;
     int kind;
 };
+// A width and x positions count elements when an array takes part, and bytes otherwise (cudaMemcpy3DParms).
+static size_t unit_of(void *array) {
+    size_t width, unit = array_unit(array, &width);
+    return unit ? unit : 1;
+}
 struct memcpy_3d driver_copy_3d(const struct params_3d *p) {
+    enum { ARRAY = 3 };
+    size_t unit = p->src_array ? unit_of(p->src_array) : unit_of(p->dst_array);
     return (struct memcpy_3d){
-        .src_x = p->src_at.x, .src_y = p->src_at.y, .src_z = p->src_at.z, .src_host = p->src.pointer,
-        .src_type = source_type(p->kind), .src_device = (uint64_t)p->src.pointer, .src_pitch = p->src.pitch,
-        .src_height = p->src.height, .dst_x = p->dst_at.x, .dst_y = p->dst_at.y, .dst_z = p->dst_at.z,
-        .dst_type = target_type(p->kind), .dst_host = p->dst.pointer, .dst_device = (uint64_t)p->dst.pointer,
-        .dst_pitch = p->dst.pitch, .dst_height = p->dst.height, .width = p->extent.width,
-        .height = p->extent.height, .depth = p->extent.depth};
+        .src_x = p->src_at.x * unit, .src_y = p->src_at.y, .src_z = p->src_at.z, .src_host = p->src.pointer,
+        .src_array = p->src_array, .src_type = p->src_array ? ARRAY : source_type(p->kind),
+        .src_device = (uint64_t)p->src.pointer, .src_pitch = p->src.pitch, .src_height = p->src.height,
+        .dst_x = p->dst_at.x * unit, .dst_y = p->dst_at.y, .dst_z = p->dst_at.z, .dst_host = p->dst.pointer,
+        .dst_array = p->dst_array, .dst_type = p->dst_array ? ARRAY : target_type(p->kind),
+        .dst_device = (uint64_t)p->dst.pointer, .dst_pitch = p->dst.pitch, .dst_height = p->dst.height,
+        .width = p->extent.width * unit, .height = p->extent.height, .depth = p->extent.depth};
 }
 API2(_ptds, cudaMemcpy3D, (const struct params_3d *p), {
+    READY();
     struct memcpy_3d c = driver_copy_3d(p);
     CALL2(cuMemcpy3D_v2, &c);
 })
 API2(_ptsz, cudaMemcpy3DAsync, (const struct params_3d *p, void *stream), {
+    READY();
     struct memcpy_3d c = driver_copy_3d(p);
     CALL2(cuMemcpy3DAsync_v2, &c, stream);
+})
+struct peer_3d { // cudaMemcpy3DPeerParms
+    void *src_array;
+    struct position src_at;
+    struct pitched src;
+    int src_device;
+    void *dst_array;
+    struct position dst_at;
+    struct pitched dst;
+    int dst_device;
+    struct extent extent;
+};
+static struct memcpy_3d driver_peer_3d(const struct peer_3d *p) {
+    struct params_3d plain = {p->src_array, p->src_at, p->src, p->dst_array, p->dst_at, p->dst, p->extent, DEVICE_DEVICE};
+    struct memcpy_3d c = driver_copy_3d(&plain);
+    c.src_reserved = context_of(p->src_device), c.dst_reserved = context_of(p->dst_device);
+    return c;
+}
+API2(_ptds, cudaMemcpy3DPeer, (const struct peer_3d *p), {
+    READY();
+    struct memcpy_3d c = driver_peer_3d(p);
+    CALL2(cuMemcpy3DPeer, &c);
+})
+API2(_ptsz, cudaMemcpy3DPeerAsync, (const struct peer_3d *p, void *stream), {
+    READY();
+    struct memcpy_3d c = driver_peer_3d(p);
+    CALL2(cuMemcpy3DPeerAsync, &c, stream);
 })
 #if SIMGPU_CUDA >= 13
 API2(_ptsz, cudaMemcpyBatchAsync,
@@ -210,7 +255,13 @@ API2(_ptsz, cudaMemcpyBatchAsync,
      { CALL2(cuMemcpyBatchAsync_v2, dsts, srcs, sizes, count, attributes, indices, attribute_count, stream); })
 API2(_ptsz, cudaMemcpyWithAttributesAsync, (void *dst, const void *src, size_t bytes, void *attributes, void *stream),
      { CALL2(cuMemcpyWithAttributesAsync, dst, src, bytes, attributes, stream); })
+API2(_ptsz, cudaMemcpy3DBatchAsync, (size_t count, struct batch_3d *ops, uint64_t flags, void *stream),
+     { CALL2(cuMemcpy3DBatchAsync_v2, count, ops, flags, stream); })
+API2(_ptsz, cudaMemcpy3DWithAttributesAsync, (struct batch_3d * op, uint64_t flags, void *stream),
+     { CALL2(cuMemcpy3DWithAttributesAsync, op, flags, stream); })
 #else
+API2(_ptsz, cudaMemcpy3DBatchAsync, (size_t count, struct batch_3d *ops, size_t *failed, uint64_t flags, void *stream),
+     { CALL2(cuMemcpy3DBatchAsync_v2, count, ops, flags, stream); })
 API2(_ptsz, cudaMemcpyBatchAsync,
      (void **dsts, void **srcs, size_t *sizes, size_t count, void *attributes, size_t *indices, size_t attribute_count,
       size_t *failed, void *stream),

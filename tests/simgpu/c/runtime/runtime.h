@@ -13,6 +13,7 @@ enum {
     SUCCESS = 0,
     INVALID_VALUE = 1,
     ALLOCATION = 2,
+    INVALID_CONFIGURATION = 9,
     INVALID_SYMBOL = 13,
     INVALID_DIRECTION = 21,
     INSUFFICIENT_DRIVER = 35,
@@ -52,7 +53,10 @@ enum {
     X(cuLibraryLoadFromFile) X(cuLibraryUnload) X(cuLibraryGetKernel) X(cuLibraryGetGlobal)                    \
     X(cuLibraryGetKernelCount) X(cuLibraryEnumerateKernels) X(cuFuncGetAttribute) X(cuFuncSetAttribute)        \
     X(cuFuncGetName) X(cuProfilerStart) X(cuProfilerStop) X(cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags) \
-    X(cuOccupancyAvailableDynamicSMemPerBlock) X(simgpu_function)
+    X(cuOccupancyAvailableDynamicSMemPerBlock) X(cuArrayCreate_v2) X(cuArray3DCreate_v2) X(cuArrayDestroy)       \
+    X(cuArray3DGetDescriptor_v2) X(cuLaunchCooperativeKernelMultiDevice) X(cuGraphMemcpyNodeSetParams)         \
+    X(cuGraphMemsetNodeSetParams) X(cuGraphNodeFindInClone) X(cuGraphDestroyNode) X(simgpu_function)           \
+    X(simgpu_variable)
 #define DRIVER_STREAM(X)                                                                                       \
     X(cuLaunchKernel, _ptsz) X(cuLaunchKernelEx, _ptsz) X(cuLaunchCooperativeKernel, _ptsz)                    \
     X(cuLaunchHostFunc, _ptsz) X(cuLaunchHostFunc_v2, _ptsz) X(cuStreamAddCallback, _ptsz)                     \
@@ -60,6 +64,10 @@ enum {
     X(cuMemcpyAsync, _ptsz) X(cuMemcpyHtoDAsync_v2, _ptsz) X(cuMemcpyDtoHAsync_v2, _ptsz)                      \
     X(cuMemcpyDtoDAsync_v2, _ptsz) X(cuMemcpyPeer, _ptds) X(cuMemcpyPeerAsync, _ptsz)                          \
     X(cuMemcpy2DUnaligned_v2, _ptds) X(cuMemcpy2DAsync_v2, _ptsz) X(cuMemcpy3D_v2, _ptds)                      \
+    X(cuMemcpy3DPeer, _ptds) X(cuMemcpy3DPeerAsync, _ptsz) X(cuMemcpy3DBatchAsync_v2, _ptsz)                   \
+    X(cuMemcpy3DWithAttributesAsync, _ptsz) X(cuMemcpyHtoA_v2, _ptds) X(cuMemcpyDtoA_v2, _ptds)                \
+    X(cuMemcpyAtoH_v2, _ptds) X(cuMemcpyAtoD_v2, _ptds) X(cuMemcpyAtoA_v2, _ptds)                              \
+    X(cuMemcpyHtoAAsync_v2, _ptsz) X(cuMemcpyAtoHAsync_v2, _ptsz)                                              \
     X(cuMemcpy3DAsync_v2, _ptsz) X(cuMemcpyBatchAsync_v2, _ptsz) X(cuMemcpyWithAttributesAsync, _ptsz)         \
     X(cuMemsetD8_v2, _ptds) X(cuMemsetD8Async, _ptsz) X(cuMemsetD2D8_v2, _ptds) X(cuMemsetD2D8Async, _ptsz)    \
     X(cuMemAllocAsync, _ptsz) X(cuMemAllocFromPoolAsync, _ptsz) X(cuMemFreeAsync, _ptsz)                       \
@@ -92,7 +100,12 @@ error_t_ remember(error_t_ error);
 
 // The driver's function of a kernel given by its host stub, its handle, or a driver handle.
 void *function_of(const void *handle);
-void kernel_forget_all(void);
+// The address of a registered device variable; NULL when nobody registered it.
+char *variable_address(const void *host);
+// Bytes of one element of an array, and how many stand in a row; 0 when it is none.
+size_t array_unit(void *array, size_t *width);
+// A context of the device, to name it to the driver; NULL for a device that is not there.
+void *context_of(int device);
 
 #define API(name, params, ...)                                                                                 \
     EXPORT error_t_ name params {                                                                              \

@@ -79,6 +79,17 @@ error_t_ ready(void) {
     return bind(device);
 }
 
+void *context_of(int of) {
+    enum { MOST_DEVICES = 8 };
+    static _Atomic(void *) contexts[MOST_DEVICES];
+    if (of < 0 || of >= MOST_DEVICES)
+        return NULL;
+    void *context = atomic_load(&contexts[of]);
+    if (!context && driver.cuDevicePrimaryCtxRetain(&context, of) == SUCCESS)
+        atomic_store(&contexts[of], context);
+    return context;
+}
+
 API(cudaSetDevice, (int to), {
     error_t_ error = loaded();
     if (error)
