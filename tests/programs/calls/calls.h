@@ -12,29 +12,34 @@
 struct options {
     int threads, times;
     long interval_ns, dlopen_after_ms;
-    const char *apis, *library, *wait_for;
+    const char *apis, *library, *second_library, *wait_for;
     bool wait_stdin, wait_loaded, hold, fork, exec, copy_and_delete, no_runtime;
     bool wants_nccl; // some chosen API is of it
 };
 extern struct options options;
 
 // ---- libraries and calls (library.c) ----
-enum library { RUNTIME, DRIVER, NCCL, LIBRARIES };
+enum library { RUNTIME, SECOND_RUNTIME, DRIVER, NCCL, LIBRARIES };
 typedef int (*any)();
-// One place in the source that makes a call. `fn` is NULL where the library, or the function in it, is not there.
+// One place in the source that makes a call. A function is NULL where the library, or the function in it, is not there.
 struct site {
     const char *name;
     enum library library;
-    any fn;
+    any fn, second; // of the library, and of the second runtime
     _Atomic uint64_t made;
     uint64_t before; // of it, before the line that --wait-stdin waits for
 } __attribute__((aligned(64)));
 enum { MISSING = -1 };
 
 bool has(enum library library);
-// The major version of the runtime, 0 without one. Some functions have other arguments in 13 than in 12.
-extern int runtime_major;
 void load_libraries(void);
+// Which runtime the calling thread uses, where there are two.
+extern __thread int second_runtime;
+static inline any function_of(const struct site *site) {
+    return second_runtime && site->library == RUNTIME ? site->second : site->fn;
+}
+// The major version of that runtime, 0 without one. Some functions have other arguments in 13 than in 12.
+int runtime_major(void);
 void failed(const struct site *site, int result);
 
 // Makes a call if it can be made; the value is its result, or MISSING. Every count in the output comes from here.
@@ -44,9 +49,10 @@ void failed(const struct site *site, int result);
     ({                                                                                                         \
         SITE(of, text);                                                                                        \
         int result_ = MISSING;                                                                                 \
-        if (site.fn) {                                                                                         \
+        any function_ = function_of(&site);                                                                    \
+        if (function_) {                                                                                       \
             atomic_fetch_add(&site.made, 1);                                                                   \
-            result_ = site.fn(__VA_ARGS__);                                                                    \
+            result_ = function_(__VA_ARGS__);                                                                  \
             if (result_)                                                                                       \
                 failed(&site, result_);                                                                        \
         }                                                                                                      \
@@ -56,9 +62,9 @@ void failed(const struct site *site, int result);
 #define MAKE_VOID(of, text, ...)                                                                               \
     do {                                                                                                       \
         SITE(of, text);                                                                                        \
-        if (site.fn) {                                                                                         \
+        if (function_of(&site)) {                                                                              \
             atomic_fetch_add(&site.made, 1);                                                                   \
-            ((void (*)())(void (*)(void))site.fn)(__VA_ARGS__);                                                \
+            ((void (*)())(void (*)(void))function_of(&site))(__VA_ARGS__);                                     \
         }                                                                                                      \
     } while (0)
 #define RT(name, ...) MAKE(RUNTIME, #name, ##__VA_ARGS__)

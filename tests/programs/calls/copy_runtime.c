@@ -119,7 +119,7 @@ static const struct copy_attributes attributes = {1, {1, 0}, {1, 0}, 0};
 #define BATCH(name)                                                                                            \
     void *dsts[] = {s->device, s->pinned, s->device2}, *srcs[] = {s->pinned + 2048, s->device + 1024, s->device};   \
     size_t sizes[] = {199, 211, 223}, first = 0, bad = 0;                                                      \
-    int result = runtime_major < 13                                                                            \
+    int result = runtime_major() < 13                                                                            \
                      ? RT(name, dsts, srcs, sizes, (size_t)3, &attributes, &first, (size_t)1, &bad, s->stream)  \
                      : RT(name, dsts, srcs, sizes, (size_t)3, &attributes, &first, (size_t)1, s->stream);       \
     copied(result, H_TO_D, 199), copied(result, D_TO_H, 211), copied(result, D_TO_D, 223)
@@ -129,7 +129,7 @@ PAIR(cudaMemcpyBatchAsync, _ptsz, BATCH, NULL)
     struct batch_copy list[] = {{OPERAND(s->pinned), OPERAND(s->device), {WIDTH, HEIGHT, DEPTH}, 1, 0},         \
                                 {OPERAND(s->device), OPERAND(s->device2), {WIDTH, HEIGHT, 1}, 1, 0}};           \
     size_t bad = 0;                                                                                            \
-    int result = runtime_major < 13 ? RT(name, (size_t)2, list, &bad, 0ull, s->stream)                          \
+    int result = runtime_major() < 13 ? RT(name, (size_t)2, list, &bad, 0ull, s->stream)                          \
                                     : RT(name, (size_t)2, list, 0ull, s->stream);                               \
     copied(result, H_TO_D, VOLUME), copied(result, D_TO_D, AREA)
 PAIR(cudaMemcpy3DBatchAsync, _ptsz, BATCH_3D, NULL)

@@ -195,6 +195,18 @@ CALL_AS(exec_changed, "cuGraphExecKernelNodeSetParams_v2", need_function) {
     replay(s, exec, &after, 2);
     destroy(exec, made.graph);
 }
+CALL_AS(any_changed, "cuGraphExecNodeSetParams", NULL) {
+    static const struct nodes before = SMALL_NODES(967, 966), after = SMALL_NODES(969, 966);
+    struct small made = small(s, s->function, 965);
+    struct any_node first = {.type = 2, .set = set_node(s, 967)}, then = {.type = 2, .set = set_node(s, 969)};
+    void *exec = NULL;
+    DRV(cuGraphNodeSetParams, made.set, &first);
+    DRV(cuGraphInstantiateWithFlags, &exec, made.graph, 0ull);
+    replay(s, exec, &before, 1);
+    DRV(cuGraphExecNodeSetParams, exec, made.set, &then);
+    replay(s, exec, &after, 1);
+    destroy(exec, made.graph);
+}
 // An executable that takes over another graph of the same shape.
 CALL_AS(updated, "cuGraphExecUpdate_v2", need_function) {
     static const struct nodes before = SMALL_NODES(957, 958), after = SMALL_NODES(959, 960);

@@ -164,7 +164,7 @@ CALL_AS(with_variable, "cudaGraphAddMemcpyNodeToSymbol", need_variable) {
 // The one call for every kind of node. In 13 it has an argument for edges.
 static void add_node(void *graph, struct any_node *params) {
     void *node = NULL;
-    if (runtime_major < 13)
+    if (runtime_major() < 13)
         RT(cudaGraphAddNode, &node, graph, (void *)NULL, (size_t)0, params);
     else
         RT(cudaGraphAddNode, &node, graph, (void *)NULL, (void *)NULL, (size_t)0, params);
@@ -247,6 +247,38 @@ CALL_AS(exec_changed, "cudaGraphExecKernelNodeSetParams", NULL) {
     RT(cudaGraphExecMemcpyNodeSetParams1D, exec, made.copy, s->device, s->pinned, (size_t)853, HOST_DEVICE);
     replay(s, exec, &after, 2);
     destroy(exec, made.graph);
+}
+// The same by the one call for every kind of node, before and after the graph is made executable.
+CALL_AS(any_changed, "cudaGraphExecNodeSetParams", NULL) {
+    static const struct nodes before = SMALL_NODES(867, 866), after = SMALL_NODES(869, 866);
+    struct small made = small(s, (void *)calls_kernel, 865);
+    struct any_node first = {.type = 2, .set = set_node(s, 867)}, then = {.type = 2, .set = set_node(s, 869)};
+    struct any_node kernel = {.type = 0, .kernel = {.base = kernel_node((void *)calls_other_kernel)}};
+    void *exec = NULL;
+    RT(cudaGraphNodeSetParams, made.set, &first);
+    RT(cudaGraphInstantiate, &exec, made.graph, 0ull);
+    replay(s, exec, &before, 1);
+    RT(cudaGraphExecNodeSetParams, exec, made.set, &then);
+    RT(cudaGraphExecNodeSetParams, exec, made.kernel, &kernel);
+    replay(s, exec, &after, 1);
+    destroy(exec, made.graph);
+}
+// The whole of a child replaced by another graph of its shape.
+CALL_AS(child_changed, "cudaGraphExecChildGraphNodeSetParams", NULL) {
+    static const struct nodes before = {.kernels = 2, .sets = 1, .copies = {1}, .set_bytes = 871, .copy_bytes = {872}};
+    static const struct nodes after = {.kernels = 2, .sets = 1, .copies = {1}, .set_bytes = 873, .copy_bytes = {874}};
+    struct small first = small(s, (void *)calls_kernel, 871), second = small(s, (void *)calls_other_kernel, 873);
+    void *graph = NULL, *node = NULL, *exec = NULL;
+    RT(cudaGraphCreate, &graph, 0u);
+    void *last = add_kernel(graph, (void *)calls_kernel);
+    RT(cudaGraphAddChildGraphNode, AFTER(node), first.graph);
+    RT(cudaGraphInstantiate, &exec, graph, 0ull);
+    replay(s, exec, &before, 1);
+    RT(cudaGraphExecChildGraphNodeSetParams, exec, node, second.graph);
+    replay(s, exec, &after, 1);
+    RT(cudaGraphDestroy, first.graph);
+    RT(cudaGraphDestroy, second.graph);
+    destroy(exec, graph);
 }
 CALL_AS(disabled, "cudaGraphNodeSetEnabled", NULL) {
     static const struct nodes all = SMALL_NODES(855, 856), without = {.sets = 1, .copies = {1}, .set_bytes = 855, .copy_bytes = {856}};

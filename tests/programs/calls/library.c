@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 static void *libraries[LIBRARIES];
-int runtime_major;
+static int majors[LIBRARIES];
+__thread int second_runtime;
 extern struct site __start_call_sites[], __stop_call_sites[];
 
 bool has(enum library library) { return libraries[library] != NULL; }
+int runtime_major(void) { return majors[second_runtime ? SECOND_RUNTIME : RUNTIME]; }
 
 static void *open_first(const char *const *paths) {
     for (; *paths; paths++) {
@@ -53,17 +55,23 @@ static void *load_runtime(void) {
 }
 
 // Not counted: the version is asked before anything begins. It needs no driver.
-static void ask_version(void) {
+static void ask_version(enum library runtime) {
     int version = 0;
-    any get = libraries[RUNTIME] ? (any)dlsym(libraries[RUNTIME], "cudaRuntimeGetVersion") : NULL;
+    any get = libraries[runtime] ? (any)dlsym(libraries[runtime], "cudaRuntimeGetVersion") : NULL;
     if (get)
         get(&version);
-    runtime_major = version / 1000;
+    majors[runtime] = version / 1000;
+}
+
+static any find(enum library library, const char *name) {
+    return libraries[library] ? (any)dlsym(libraries[library], name) : NULL;
 }
 
 void load_libraries(void) {
     nanosleep(&(struct timespec){options.dlopen_after_ms / 1000, options.dlopen_after_ms % 1000 * 1000000}, NULL);
     libraries[RUNTIME] = load_runtime();
+    if (options.second_library)
+        libraries[SECOND_RUNTIME] = dlopen(options.second_library, RTLD_NOW | RTLD_LOCAL);
     libraries[DRIVER] = open_first((const char *const[]){"libcuda.so.1", NULL});
     if (options.wants_nccl && libraries[DRIVER])
         libraries[NCCL] = open_first((const char *const[]){"libnccl.so.2", NULL});
@@ -71,8 +79,10 @@ void load_libraries(void) {
         fprintf(stderr, "calls: neither libcudart nor libcuda can be loaded: %s\n", dlerror());
         exit(1);
     }
-    ask_version();
-    for (struct site *site = __start_call_sites; site < __stop_call_sites; site++)
-        if (libraries[site->library])
-            site->fn = (any)dlsym(libraries[site->library], site->name);
+    ask_version(RUNTIME);
+    ask_version(SECOND_RUNTIME);
+    for (struct site *site = __start_call_sites; site < __stop_call_sites; site++) {
+        site->fn = find(site->library, site->name);
+        site->second = site->library == RUNTIME ? find(SECOND_RUNTIME, site->name) : NULL;
+    }
 }

@@ -19,6 +19,7 @@ static const char usage[] =
     "  --list                  print the known APIs with their groups and end\n"
     "  --interval-ns N         pause between rounds (0)\n"
     "  --library PATH          libcudart to load (libcudart.so.13, else .12)\n"
+    "  --second-library PATH   another libcudart, which every second thread uses\n"
     "  --no-runtime            load no libcudart\n"
     "  --dlopen-after-ms M     load the libraries only M ms after the start\n"
     "  --copy-library-and-delete  load a copy of libcudart and unlink it\n"
@@ -63,10 +64,10 @@ static void list(void) {
 static void pause_ns(long ns) { nanosleep(&(struct timespec){ns / 1000000000, ns % 1000000000}, NULL); }
 
 static pthread_barrier_t prepared, begin;
-static void *thread(void *unused) {
+static void *thread(void *number) {
     static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
     struct state *s = calloc(1, sizeof *s);
-    (void)unused;
+    second_runtime = has(SECOND_RUNTIME) && (uintptr_t)number % 2;
     pthread_mutex_lock(&one); // one thread at a time prepares
     prepare(s);
     for (int i = 0; i < chosen_count; i++)
@@ -104,7 +105,7 @@ static void make_calls(void) {
     pthread_barrier_init(&prepared, NULL, (unsigned)options.threads + 1);
     pthread_barrier_init(&begin, NULL, (unsigned)options.threads + 1);
     for (int i = 0; i < options.threads; i++)
-        pthread_create(&threads[i], NULL, thread, NULL);
+        pthread_create(&threads[i], NULL, thread, (void *)(uintptr_t)i);
     pthread_barrier_wait(&prepared);
     begin_account();
     if (options.wait_stdin)
@@ -147,6 +148,7 @@ static void parse_value(const char *flag, const char *value) {
     else if (!strcmp(flag, "--api")) options.apis = value;
     else if (!strcmp(flag, "--interval-ns")) options.interval_ns = number(value);
     else if (!strcmp(flag, "--library")) options.library = value;
+    else if (!strcmp(flag, "--second-library")) options.second_library = value;
     else if (!strcmp(flag, "--dlopen-after-ms")) options.dlopen_after_ms = number(value);
     else if (!strcmp(flag, "--wait-for")) options.wait_for = value;
     else wrong_usage();

@@ -135,6 +135,18 @@ CALL(cuMemCreate) {
     freed(DRV(cuMemRelease, handle), DEVICE_0, HALF);
     freed(DRV(cuMemAddressFree, address, (size_t)WHOLE), RESERVED, WHOLE);
 }
+// The handle given back while its memory is mapped: the memory lives until it is unmapped.
+CALL_AS(released_while_mapped, "cuMemRelease:while-mapped", NULL) {
+    struct allocation_properties properties = {1, 0, {1, 0}, {NULL, NULL}};
+    char *address = NULL;
+    void *handle = NULL;
+    allocated(DRV(cuMemAddressReserve, &address, (size_t)HALF, (size_t)0, (void *)NULL, 0ull), RESERVED, HALF);
+    allocated(DRV(cuMemCreate, &handle, (size_t)HALF, &properties, 0ull), DEVICE_0, HALF);
+    DRV(cuMemMap, address, (size_t)HALF, (size_t)0, handle, 0ull);
+    DRV(cuMemRelease, handle);
+    freed(DRV(cuMemUnmap, address, (size_t)HALF), DEVICE_0, HALF);
+    freed(DRV(cuMemAddressFree, address, (size_t)HALF), RESERVED, HALF);
+}
 
 #undef GROUP
 #define GROUP "failing"

@@ -121,7 +121,7 @@ void need_before(struct state *s) {
     for (int i = 0; i < options.times; i++)
         device_memory((char **)&s->before[i]);
 }
-// What the compiler's start-up code does, once for the process; the preparation runs one thread at a time.
+// What the compiler's start-up code does, once for each runtime; the preparation runs one thread at a time.
 static void **binary(void) {
     static const uint32_t without_code[] = {0xba55ed50, 0x00100001, 0, 0};
     static const struct { // __fatBinC_Wrapper_t
@@ -129,31 +129,31 @@ static void **binary(void) {
         const void *data;
         void *unused;
     } wrapper = {0x466243b1, 1, without_code, NULL};
-    static void **handle;
-    if (!handle) {
+    static void **handles[2];
+    if (!handles[second_runtime]) {
         SITE(RUNTIME, "__cudaRegisterFatBinary");
-        if (!site.fn)
+        if (!function_of(&site))
             return NULL;
         atomic_fetch_add(&site.made, 1);
-        handle = ((void **(*)())(void (*)(void))site.fn)(&wrapper);
+        handles[second_runtime] = ((void **(*)())(void (*)(void))function_of(&site))(&wrapper);
     }
-    return handle;
+    return handles[second_runtime];
 }
 void need_variable(struct state *s) {
-    static bool done;
+    static bool done[2];
     (void)s;
-    if (done || !binary())
+    if (done[second_runtime] || !binary())
         return;
-    done = true;
+    done[second_runtime] = true;
     MAKE_VOID(RUNTIME, "__cudaRegisterVar", binary(), calls_variable, calls_variable, "calls_variable", 0,
               (size_t)VARIABLE_BYTES, 0, 0);
 }
 void need_registration(struct state *s) {
-    static bool done;
+    static bool done[2];
     (void)s;
-    if (done || !binary())
+    if (done[second_runtime] || !binary())
         return;
-    done = true;
+    done[second_runtime] = true;
     MAKE_VOID(RUNTIME, "__cudaRegisterFunction", binary(), (char *)calls_registered_kernel,
               "calls_registered_device_kernel", "calls_registered_device_kernel", -1, NULL, NULL, NULL, NULL, NULL);
     MAKE_VOID(RUNTIME, "__cudaRegisterFatBinaryEnd", binary());

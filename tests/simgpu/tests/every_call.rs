@@ -80,7 +80,7 @@ fn memory_agrees(after: &Value, total: &Totals) {
     }
 }
 
-fn agrees(runtime: Runtime, threads: u32, more: &[&str]) {
+fn agrees(runtime: Runtime, threads: u32, more: &[&str]) -> Totals {
     let threads = threads.to_string();
     let usual = ["--threads", &threads, "--times", "5", "--api", "all"];
     let (report, total) = run(runtime, &[&usual[..], more].concat());
@@ -106,6 +106,7 @@ fn agrees(runtime: Runtime, threads: u32, more: &[&str]) {
         let expected = count.as_u64().unwrap() + through.and_then(Value::as_u64).unwrap_or(0);
         assert_eq!(total.call(name), expected, "{name}");
     }
+    total
 }
 
 #[test]
@@ -140,6 +141,15 @@ fn what_shall_fail_fails_as_it_should() {
         assert!(failures.iter().all(|failure| failure["count"] == 3));
         assert_eq!((total.launches(), total.copies("htod").count), (0, 0));
     }
+}
+
+#[test]
+fn two_runtimes_in_one_process() {
+    let second = simgpu::library_dir(Runtime::Cuda13).join("libcudart.so.13");
+    let libraries = ["--library", "libcudart.so.12", "--second-library", second.to_str().unwrap()];
+    let total = agrees(Runtime::Cuda12, 4, &libraries);
+    let only_in = ["cudaLaunchCooperativeKernelMultiDevice", "cudaLaunchHostFunc_v2"];
+    assert_eq!(only_in.map(|name| total.call(name)), [10, 10], "two threads on each");
 }
 
 /// A program that has no runtime library: the same calls of the driver do the same.

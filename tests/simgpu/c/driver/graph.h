@@ -11,6 +11,7 @@ struct plan *plan_copy(const struct plan *plan);
 // graph_api.c: work from the public parameter structures; false when they name no kernel or an array.
 bool kernel_work(struct work *out, const struct kernel_node_params *p);
 bool copy_work(struct work *out, const struct memcpy_3d *c);
+CUresult any_work(struct work *out, const struct graph_node_params *p);
 struct work fill_work(const struct memset_node_params *p);
 
 #define GRAPH(handle)                                                                                          \

@@ -117,28 +117,30 @@ API(cuGraphAddEventWaitNode, (ADD_PARAMS, struct event *event), {
     return add(out, g, &work, deps, count);
 })
 
-static CUresult add_any(ADD_PARAMS, struct graph_node_params *p) {
-    GRAPH(graph);
-    struct work work = {.kind = OP_EMPTY};
+CUresult any_work(struct work *out, const struct graph_node_params *p) {
     struct kernel_node_params kernel;
+    *out = (struct work){.kind = OP_EMPTY};
     switch (p->type) {
     case TYPE_KERNEL:
         kernel = p->kernel.base;
         if (!kernel.function)
             kernel.function = p->kernel.kernel;
-        return add_kernel(out, graph, deps, count, &kernel);
-    case TYPE_MEMCPY:
-        if (!copy_work(&work, &p->memcpy.copy))
-            return INVALID_VALUE;
-        break;
-    case TYPE_MEMSET: work = fill_work(&p->memset); break;
-    case TYPE_HOST: work = (struct work){.kind = OP_HOST, .host = {p->host.fn, p->host.data}}; break;
-    case TYPE_GRAPH: work = (struct work){.kind = OP_GRAPH, .child = graph_clone(p->graph)}; break;
-    case TYPE_RECORD: work = (struct work){.kind = OP_EVENT, .event = p->event}; break;
+        return kernel_work(out, &kernel) ? CUDA_SUCCESS : INVALID_VALUE;
+    case TYPE_MEMCPY: return copy_work(out, &p->memcpy.copy) ? CUDA_SUCCESS : INVALID_VALUE;
+    case TYPE_MEMSET: *out = fill_work(&p->memset); break;
+    case TYPE_HOST: *out = (struct work){.kind = OP_HOST, .host = {p->host.fn, p->host.data}}; break;
+    case TYPE_GRAPH: *out = (struct work){.kind = OP_GRAPH, .child = graph_clone(p->graph)}; break;
+    case TYPE_RECORD: *out = (struct work){.kind = OP_EVENT, .event = p->event}; break;
     case TYPE_EMPTY: case TYPE_WAIT: break;
     default: return NOT_SUPPORTED;
     }
-    return add(out, g, &work, deps, count);
+    return CUDA_SUCCESS;
+}
+static CUresult add_any(ADD_PARAMS, struct graph_node_params *p) {
+    GRAPH(graph);
+    struct work work;
+    CUresult result = any_work(&work, p);
+    return result ? result : add(out, g, &work, deps, count);
 }
 API(cuGraphAddNode, (ADD_PARAMS, struct graph_node_params *params),
     { return add_any(out, graph, deps, count, params); })
@@ -156,6 +158,13 @@ static CUresult set_work(void *node, const struct work *work) {
     n->work = *work;
     return CUDA_SUCCESS;
 }
+static CUresult set_any(void *node, const struct graph_node_params *params) {
+    struct work work;
+    CUresult result = any_work(&work, params);
+    return result ? result : set_work(node, &work);
+}
+API(cuGraphNodeSetParams, (void *node, const struct graph_node_params *params), { return set_any(node, params); })
+API(cuGraphNodeSetParams_v2, (void *node, const struct graph_node_params *params), { return set_any(node, params); })
 API(cuGraphMemcpyNodeSetParams, (void *node, const struct memcpy_3d *params), {
     struct work work;
     return params && copy_work(&work, params) ? set_work(node, &work) : INVALID_VALUE;

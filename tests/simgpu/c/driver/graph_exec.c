@@ -154,6 +154,21 @@ API(cuGraphExecHostNodeSetParams, (void *exec, struct node *node, const struct h
     struct work work = {.kind = OP_HOST, .host = {params->fn, params->data}};
     return set_item(exec, node, &work, -1);
 })
+API(cuGraphExecNodeSetParams, (void *exec, struct node *node, const struct graph_node_params *params), {
+    struct work work;
+    CUresult result = any_work(&work, params);
+    return result ? result : set_item(exec, node, &work, -1);
+})
+// The child's nodes stand in the plan each by itself; the other graph must have the same shape.
+API(cuGraphExecChildGraphNodeSetParams, (void *exec, struct node *node, void *child), {
+    GRAPH(child);
+    EXEC(exec);
+    struct graph *old = node->work.kind == OP_GRAPH ? node->work.child : NULL;
+    CUresult result = old && old->count == g->count ? CUDA_SUCCESS : INVALID_VALUE;
+    for (size_t i = 0; i < g->count && !result; i++)
+        result = set_item(x, old->nodes[i], &g->nodes[i]->work, -1);
+    return result;
+})
 API(cuGraphNodeSetEnabled, (void *exec, struct node *node, unsigned enabled),
     { return set_item(exec, node, NULL, !enabled); })
 API(cuGraphNodeGetEnabled, (void *exec, struct node *node, unsigned *out), {

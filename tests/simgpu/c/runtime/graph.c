@@ -165,19 +165,35 @@ API(cudaGraphNodeGetDependencies, (void *node, void **out EDGES, size_t *count),
     { CALL(cuGraphNodeGetDependencies, node, out, count); })
 
 // A kernel node names its kernel by stub, and a copy has the runtime's layout; other kinds pass as they are.
-static error_t_ add_node(void **out, void *graph, void **deps, size_t count, const struct graph_node_params *params) {
-    READY();
+static struct graph_node_params driver_node(const struct graph_node_params *params) {
     enum { KERNEL = 0, COPY = 1 };
-    if (!params)
-        return remember(INVALID_VALUE);
     struct graph_node_params p = *params;
     if (p.type == COPY) // cudaMemcpyNodeParams: two words, then the copy
         p.memcpy.copy = driver_copy_3d((const struct params_3d *)&params->words[2]);
     if (p.type == KERNEL)
         p.kernel.base.function = function_of(p.kernel.base.function);
+    return p;
+}
+static error_t_ add_node(void **out, void *graph, void **deps, size_t count, const struct graph_node_params *params) {
+    READY();
+    if (!params)
+        return remember(INVALID_VALUE);
+    struct graph_node_params p = driver_node(params);
     error_t_ error = driver.cuGraphAddNode_v2(out, graph, deps, (void *)NULL, count, &p);
     return remember(error);
 }
+API(cudaGraphNodeSetParams, (void *node, const struct graph_node_params *params), {
+    READY();
+    struct graph_node_params p = driver_node(params);
+    CALL(cuGraphNodeSetParams, node, &p);
+})
+API(cudaGraphExecNodeSetParams, (void *exec, void *node, const struct graph_node_params *params), {
+    READY();
+    struct graph_node_params p = driver_node(params);
+    CALL(cuGraphExecNodeSetParams, exec, node, &p);
+})
+API(cudaGraphExecChildGraphNodeSetParams, (void *exec, void *node, void *child),
+    { CALL(cuGraphExecChildGraphNodeSetParams, exec, node, child); })
 API(cudaGraphAddNode, (void **out, void *graph, void **deps CONST_EDGES, size_t count, const struct graph_node_params *p),
     { return add_node(out, graph, deps, count, p); })
 #if SIMGPU_CUDA == 12

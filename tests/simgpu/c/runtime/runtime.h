@@ -55,7 +55,8 @@ enum {
     X(cuFuncGetName) X(cuProfilerStart) X(cuProfilerStop) X(cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags) \
     X(cuOccupancyAvailableDynamicSMemPerBlock) X(cuArrayCreate_v2) X(cuArray3DCreate_v2) X(cuArrayDestroy)       \
     X(cuArray3DGetDescriptor_v2) X(cuLaunchCooperativeKernelMultiDevice) X(cuGraphMemcpyNodeSetParams)         \
-    X(cuGraphMemsetNodeSetParams) X(cuGraphNodeFindInClone) X(cuGraphDestroyNode) X(simgpu_function)           \
+    X(cuGraphMemsetNodeSetParams) X(cuGraphNodeFindInClone) X(cuGraphDestroyNode) X(cuGraphNodeSetParams)                 \
+    X(cuGraphExecNodeSetParams) X(cuGraphExecChildGraphNodeSetParams) X(simgpu_function)           \
     X(simgpu_variable)
 #define DRIVER_STREAM(X)                                                                                       \
     X(cuLaunchKernel, _ptsz) X(cuLaunchKernelEx, _ptsz) X(cuLaunchCooperativeKernel, _ptsz)                    \
