@@ -49,6 +49,12 @@ pub mod map {
     pub const TARGETS: &str = "TARGETS";
     /// Calls between entry and return.
     pub const IN_FLIGHT: &str = "IN_FLIGHT";
+    /// [`crate::event::Settings`] of the target groups.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Per-CPU [`crate::event::Count`] by [`crate::event::CountKey`].
+    pub const COUNTS: &str = "COUNTS";
+    /// [`crate::event::Thread`] by `pid_tgid`.
+    pub const THREADS: &str = "THREADS";
     /// [`super::Descriptor`] → connection id.
     pub const DESCRIPTORS: &str = "DESCRIPTORS";
     /// Connection id → [`super::Stream`].

@@ -4,11 +4,14 @@
 //! record, since a wake costs more than everything else together: the reader comes by timer. It is woken only
 //! when what waits passes [`WAKE_THRESHOLD`], which saves a reader whose timer is late.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_ktime_get_ns, bpf_probe_read_user_str},
+    },
     maps::ring_buf::RingBufEntry,
 };
 use profiler_common::{counter::Counters, event::Head};
@@ -40,6 +43,12 @@ impl Task {
         Self { tgid: (both >> 32) as u32, tid: both as u32 }
     }
 
+    /// Process and thread in one word.
+    #[inline(always)]
+    pub fn both(self) -> u64 {
+        u64::from(self.tgid) << 32 | u64::from(self.tid)
+    }
+
     /// The head of a record of this task, now.
     #[inline(always)]
     pub fn head(self, kind: u32, api: u16, detail: u16) -> Head {
@@ -52,6 +61,13 @@ impl Task {
 pub fn now() -> u64 {
     // SAFETY: the helper takes nothing and cannot fail.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// A head and the text behind it, as they lie in the ring.
+#[repr(C)]
+struct Text<H, const N: usize> {
+    head: H,
+    bytes: [u8; N],
 }
 
 /// The counters of one probe family on this CPU.
@@ -96,6 +112,52 @@ impl Tally {
         // SAFETY: as in `reserve`.
         add(unsafe { &raw mut (*self.0).submitted }, 1);
         entry.submit(wake_flag(size_of::<T>() as u64));
+    }
+
+    /// Sends a head and the text at `address`, in the smallest record of the classes that holds it, or counts it as
+    /// lost. Returns false when the text is longer than this class holds: nothing has been sent or counted then.
+    #[inline(always)]
+    pub fn send_text<H: Copy + 'static, const N: usize>(
+        self,
+        address: u64,
+        last: bool,
+        head: impl FnOnce(u32, bool) -> H,
+    ) -> bool {
+        let Some(mut entry) = EVENTS.reserve::<Text<H, N>>(0) else {
+            self.lost_to_ring();
+            return true;
+        };
+        let text = entry.as_mut_ptr();
+        // SAFETY: the entry is reserved, and the helper writes at most N bytes behind its head.
+        let read = unsafe {
+            bpf_probe_read_user_str((&raw mut (*text).bytes).cast(), N as u32, address as *const c_void)
+        };
+        // What is read counts the byte that ends it.
+        if read < 1 {
+            entry.discard(0);
+            self.unreadable();
+            return true;
+        }
+        let cut = read as usize >= N;
+        if cut && !last {
+            entry.discard(0);
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { (&raw mut (*text).head).write(head(read as u32 - 1, cut)) };
+        // SAFETY: as in `reserve`.
+        add(unsafe { &raw mut (*self.0).seen }, 1);
+        self.submit(entry);
+        true
+    }
+
+    #[inline(always)]
+    fn lost_to_ring(self) {
+        // SAFETY: as in `reserve`.
+        unsafe {
+            add(&raw mut (*self.0).seen, 1);
+            add(&raw mut (*self.0).ring_full, 1);
+        }
     }
 
     /// Counts a record that was lost because an argument could not be read.

@@ -6,11 +6,11 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use profiler_common::{
     counter::{Counters, family},
-    event::PAYLOAD_CLASSES,
+    event::{Count, CountKey, PAYLOAD_CLASSES, Settings, Thread},
     stream::{Descriptor, Stream},
 };
 
@@ -28,6 +28,19 @@ const CALLS_IN_FLIGHT: u32 = 16384;
 
 /// Connections, and descriptors of connections, that the targets may hold open at once.
 const CONNECTIONS: u32 = 16384;
+
+/// Target groups whose settings are kept: as many as a cookie can name.
+const GROUPS: u32 = 256;
+
+/// Kernels and functions that are counted by themselves, and threads that send work; calls beyond them are sent.
+/// Entries are allocated when they are needed ([`NO_PREALLOC`]).
+const COUNTED: u32 = 65536;
+
+/// Processes that may be capturing at once.
+const CAPTURING_PROCESSES: u32 = 4096;
+
+/// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
+const NO_PREALLOC: u32 = 1;
 
 /// The most payload that one record carries.
 pub const LARGEST_PAYLOAD: usize = {
@@ -48,9 +61,8 @@ pub struct InFlightKey {
 #[derive(Clone, Copy)]
 pub struct InFlight {
     pub entered_ns: u64,
-    pub args: [u64; 5],
-    /// Where the call will put its result, or 0.
-    pub out: u64,
+    pub caller: u64,
+    pub args: [u64; 6],
 }
 
 /// A number in a map that is read and written where it stands, so that the verifier knows nothing about it.
@@ -64,6 +76,11 @@ pub struct Opaque(UnsafeCell<u64>);
 unsafe impl Sync for Opaque {}
 
 impl Opaque {
+    #[inline(always)]
+    pub const fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
     #[inline(always)]
     pub fn get(&self) -> u64 {
         // SAFETY: the pointer is that of a live cell.
@@ -120,6 +137,17 @@ pub static STREAMS: HashMap<u64, Stream> = HashMap::with_max_entries(CONNECTIONS
 pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(GROUPS, 0);
+#[map]
+pub static COUNTS: PerCpuHashMap<CountKey, Count> = PerCpuHashMap::with_max_entries(COUNTED, NO_PREALLOC);
+#[map]
+pub static THREADS: HashMap<u64, Thread> = HashMap::with_max_entries(COUNTED, NO_PREALLOC);
+#[map]
+pub static CAPTURING: HashMap<u32, u64> = HashMap::with_max_entries(CAPTURING_PROCESSES, NO_PREALLOC);
+#[map]
+pub static LAUNCHES_TO_STACK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Whether the task's bit is set in [`TARGETS`].
 #[inline(always)]

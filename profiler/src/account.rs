@@ -3,7 +3,7 @@
 //! In: the counters of every hop. Out: [`Summary`], whose field names scripts and tests rely on.
 
 use crate::attach::Coverage;
-use crate::correlate::{ConnectionCounts, MemoryTotals};
+use crate::correlate::{ConnectionCounts, Counted, MemoryTotals};
 use crate::target::Member;
 use profiler_common::counter::{Counters, family};
 use serde::Serialize;
@@ -22,8 +22,23 @@ pub struct Summary {
     pub launches: Launches,
     /// Copies by direction.
     pub copies: BTreeMap<&'static str, Copies>,
-    /// Device memory; one entry until devices are told apart.
+    /// Memory: of each device by its number (`unknown` where the thread's device is not known), and what is on no
+    /// device by kind (`managed`, `pinned`, `reserved`).
     pub memory: BTreeMap<String, MemoryTotals>,
+    /// Large pieces of device memory, by who asked for them.
+    pub reservations: Vec<Reserved>,
+    /// Memory sets.
+    pub sets: Copies,
+    /// Collectives and messages between devices, by function.
+    pub collectives: BTreeMap<&'static str, Copies>,
+    /// Calls that failed, by function and error. Launches, copies and frees are among them only with `--results all`.
+    pub failures: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    /// The last times that memory ran out.
+    pub out_of_memory: OutOfMemory,
+    /// Calls that were counted in the kernel instead of sent.
+    pub counted: Counted,
+    /// CPU stacks of launches, most frequent first.
+    pub stacks: Stacks,
     /// Requests.
     pub requests: Requests,
     /// Connections that requests could come on.
@@ -63,6 +78,8 @@ pub struct Launches {
     pub unknown_graphs: u64,
     /// Launches recorded into graphs instead of run.
     pub captured: u64,
+    /// Host functions that streams called.
+    pub host_functions: u64,
     /// By kernel, most launched first.
     pub by_kernel: Vec<KernelCount>,
     /// Launches and nodes of kernels without a name.
@@ -84,7 +101,66 @@ pub struct KernelCount {
     pub evidence: &'static str,
 }
 
-/// Copies in one direction.
+/// Large pieces of device memory that one library asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Reserved {
+    /// File name of the library that called.
+    pub library: String,
+    /// Device, where it is known.
+    pub device: Option<u32>,
+    /// How many.
+    pub count: u64,
+    /// Bytes altogether, freed ones included.
+    pub bytes: u64,
+    /// The largest.
+    pub largest_bytes: u64,
+}
+
+/// Allocations that found no room.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OutOfMemory {
+    /// How often.
+    pub count: u64,
+    /// The last ones.
+    pub last: Vec<AskedFor>,
+}
+
+/// An allocation that found no room.
+#[derive(Clone, Debug, Serialize)]
+pub struct AskedFor {
+    /// Process.
+    pub pid: u32,
+    /// Function.
+    pub function: &'static str,
+    /// What it asked for.
+    pub bytes: u64,
+    /// On which device, where it is known.
+    pub device: Option<u32>,
+}
+
+/// CPU stacks of launches.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stacks {
+    /// Samples taken.
+    pub samples: u64,
+    /// Samples of stacks beyond those that are told apart.
+    pub beyond: u64,
+    /// Stacks, most frequent first.
+    pub top: Vec<StackCount>,
+}
+
+/// A CPU stack of a launch.
+#[derive(Clone, Debug, Serialize)]
+pub struct StackCount {
+    /// Samples.
+    pub count: u64,
+    /// What was launched.
+    pub kernel: String,
+    /// Names of the functions, outermost first, as flame graphs have them.
+    pub frames: Vec<String>,
+}
+
+/// Copies in one direction, or other things that have a size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Copies {
     /// How many.

@@ -3,14 +3,16 @@
 //! In: a pid, and [`Report`]s of the correlating thread. Out: attached probes, [`Input`]s that say what was learnt.
 //! All looking at the system while observing happens here, on one thread.
 
-use crate::attach::{Attacher, KernelError, Learnt};
+use crate::account::Reserved;
+use crate::attach::{Attacher, Detail, KernelError, Learnt};
 use crate::clock;
-use crate::correlate::KernelKey;
+use crate::correlate::{KernelKey, Naming, Reservation};
 use crate::decode::Change;
 use crate::server::known;
-use crate::session::{Input, Report};
+use crate::session::{Input, Report, Wants};
 use crate::span::model::Resource;
 use crate::span::{Subject, resource};
+use crate::stack::{Sample, Symbolizer};
 use crate::symbol::{self, Name, Reason};
 use crate::target::{self, Identity, Mapping, Member};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,9 +31,17 @@ pub struct Control {
     unnamed: Vec<KernelKey>,
     names: HashMap<KernelKey, Name>,
     handles: symbol::Handles,
+    /// Handles that stand for other kernels.
+    aliases: HashMap<KernelKey, u64>,
     given: Vec<(String, String)>,
     /// The server that the group was recognised as.
     pub server: &'static str,
+    /// How much is sent from the kernel.
+    pub detail: Detail,
+    /// Names of addresses on stacks.
+    pub symbolizer: Symbolizer,
+    /// Large pieces of device memory, by who asked: library, device.
+    pub reserved: BTreeMap<(String, Option<u32>), Reserved>,
 }
 
 impl Control {
@@ -47,8 +57,12 @@ impl Control {
             unnamed: Vec::new(),
             names: HashMap::new(),
             handles: symbol::Handles::default(),
+            aliases: HashMap::new(),
             given,
             server: recognise(&target::identity(root)),
+            detail: Detail::Events,
+            symbolizer: Symbolizer::default(),
+            reserved: BTreeMap::new(),
         }
     }
 
@@ -127,6 +141,51 @@ impl Control {
         }
     }
 
+    /// Chooses how much is sent from the kernel. The correlation is told first that calls may be counted.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be told.
+    pub fn set_detail(&mut self, level: Detail, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
+        if level == Detail::Aggregate {
+            learn(Input::Counting);
+        }
+        self.attacher.kernel().set_detail(level)?;
+        self.detail = level;
+        tracing::info!(?level, "detail level");
+        Ok(())
+    }
+
+    /// Passes on what has been counted in the kernel.
+    pub fn count(&self, learn: &mut dyn FnMut(Input)) {
+        let kernel = self.attacher.kernel_ref();
+        learn(Input::Counted { sums: kernel.counts(), threads: kernel.threads() });
+    }
+
+    /// Looks at the system for what correlation wants to know of it.
+    pub fn look(&mut self, wants: Wants, stacks: Vec<Sample>) {
+        for (pid, naming) in wants.names {
+            self.learn_name(pid, naming);
+        }
+        for reservation in wants.reservations {
+            self.reserve(&reservation);
+        }
+        for sample in stacks {
+            self.symbolizer.learn(sample.kernel.pid, sample.frames.iter().copied());
+        }
+    }
+
+    /// A large piece of memory is told by the library that asked for it.
+    fn reserve(&mut self, reservation: &Reservation) {
+        let Reservation { pid, bytes, device, caller } = *reservation;
+        let mappings = target::mappings(pid).unwrap_or_default();
+        let mapping = mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&caller));
+        let library = mapping.map_or_else(|| "unknown".to_owned(), |mapping| mapping.name().to_owned());
+        let reserved = self.reserved.entry((library, device)).or_default();
+        reserved.count += 1;
+        reserved.bytes += bytes;
+        reserved.largest_bytes = reserved.largest_bytes.max(bytes);
+    }
+
     /// Looks at every process anew: reports may have been dropped.
     ///
     /// # Errors
@@ -202,6 +261,7 @@ impl Control {
 
     fn remove(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) {
         self.name_kernels();
+        self.count(learn);
         self.attacher.remove(pid);
         self.mappings.remove(&pid);
         learn(Input::Gone { pid, time_ns: clock::monotonic_ns() });
@@ -212,6 +272,24 @@ impl Control {
     fn is_alive(&self, pid: u32) -> bool {
         let same = target::start_ticks(pid).is_some_and(|ticks| self.start_ticks.get(&pid) == Some(&ticks));
         same && std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+    }
+
+    /// A call told what a kernel is called.
+    fn learn_name(&mut self, pid: u32, naming: Naming) {
+        let key = |function| KernelKey { pid, function };
+        match naming {
+            Naming::Handle { handle, name, .. } => {
+                self.names.insert(key(handle), Name::Known(name));
+            }
+            Naming::Alias { handle, of } => {
+                if let Some(name) = self.names.get(&key(of)).cloned() {
+                    self.names.insert(key(handle), name);
+                } else {
+                    self.aliases.insert(key(handle), of);
+                }
+            }
+            Naming::Host { .. } => {}
+        }
     }
 
     fn name_kernels(&mut self) {

@@ -7,7 +7,7 @@
 //!  probe ─► ring ─► receive ─► decode ─► correlate ─► span / metric ─► export
 //!    ▲                                       ▲
 //!  attach ◄── target (processes, libraries)  └──── http, server (requests, routes)
-//!                                    symbol (kernel names)
+//!                                    symbol (kernel names), stack (who launches)
 //! ```
 //!
 //! `decode`, `http`, `correlate`, `span` and `metric` are pure: no I/O, no clock, no threads. `control` looks at the
@@ -23,6 +23,7 @@ pub mod probe;
 pub mod receive;
 pub mod server;
 pub mod span;
+pub mod stack;
 pub mod symbol;
 pub mod target;
 

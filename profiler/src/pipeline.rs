@@ -35,6 +35,8 @@ const REPORTS: usize = 4096;
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two ticks of the engine.
 const TICK: Duration = Duration::from_millis(200);
+/// Between two looks at what is counted in the kernel: reading a few thousand kernels takes milliseconds.
+const COUNT: Duration = Duration::from_secs(1);
 /// Between two sweeps over processes and names.
 const SWEEP: Duration = Duration::from_millis(500);
 
@@ -58,11 +60,20 @@ pub enum RunError {
     Panicked(&'static str),
 }
 
+/// What whoever started the observation may wish while it goes on; each is taken back once it is fulfilled.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes<'a> {
+    /// End the observation.
+    pub stop: &'a AtomicBool,
+    /// Change the detail level.
+    pub change_detail: &'a AtomicBool,
+}
+
 /// Observes until the duration is over, `stop` is set, or the target is gone.
 ///
 /// # Errors
 /// See [`RunError`]. Once probes are in place, trouble degrades the observation instead of ending it.
-pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Summary, RunError> {
+pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summary, RunError> {
     target::require(config.pid)?;
     let mut kernel = Kernel::load(&config.kernel)?;
     let ring = kernel.take_ring().ok_or(KernelError::Incomplete("EVENTS"))?;
@@ -99,6 +110,7 @@ pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Su
 
     let start = Instant::now();
     let mut send = |input| drop(events_to_correlate.send(input));
+    control.set_detail(config.kernel.detail, &mut send)?;
     let attached = control.attach_tree(&mut send);
     let ends = Ends {
         reports: &reports,
@@ -111,7 +123,7 @@ pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Su
     };
     if attached.is_ok() {
         ready(config)?;
-        observe(config, stop, &mut control, &mut send, &ends, view);
+        observe(config, wishes, &mut control, &mut send, &ends, view);
     }
     let window = start.elapsed();
 
@@ -120,10 +132,12 @@ pub fn run(config: &Config, stop: &AtomicBool, view: &mut dyn View) -> Result<Su
     let (bpf_run_ns, bpf_run_count) = control.attacher.kernel_ref().run_statistics();
     stop_receive.store(true, Ordering::Release);
     let drained = join("receive", receive)?;
+    control.count(&mut |input| drop(events_to_correlate.send(input)));
     drop(events_to_correlate.send(Input::Finish));
     drop(events_to_correlate);
     join("correlate", correlate)?;
     // Changes that were reported while shutting down want no action, kernels still want names.
+    look(&mut control, &session);
     let mut nowhere = |_| {};
     for report in reports.try_iter() {
         if matches!(report, Report::Kernel(_)) {
@@ -182,7 +196,7 @@ impl Ends<'_> {
 /// The controlling thread's loop.
 fn observe(
     config: &Config,
-    stop: &AtomicBool,
+    wishes: Wishes,
     control: &mut Control,
     send: &mut dyn FnMut(Input),
     ends: &Ends,
@@ -193,7 +207,11 @@ fn observe(
     let mut tick = Every::new(TICK);
     let mut sweep = Every::new(SWEEP);
     let mut snapshot = Every::new(config.export.metric_interval);
-    while !stop.load(Ordering::Acquire) && end.is_none_or(|end| Instant::now() < end) && !control.is_over() {
+    let mut count = Every::new(COUNT);
+    while !wishes.stop.load(Ordering::Acquire)
+        && end.is_none_or(|end| Instant::now() < end)
+        && !control.is_over()
+    {
         let wait = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()).min(LOOK));
         match ends.reports.recv_timeout(wait) {
             Ok(report) => act(control, report, send),
@@ -212,12 +230,30 @@ fn observe(
             view.show(control, &session, start.elapsed());
         }
         if sweep.is_due() {
+            look(control, ends.session);
             control.sweep(send);
+        }
+        if count.is_due() {
+            control.count(send);
+        }
+        if wishes.change_detail.swap(false, Ordering::AcqRel)
+            && let Err(error) = control.set_detail(control.detail.other(), send)
+        {
+            tracing::warn!(error = %crate::chain(&error), "the detail level stays as it was");
         }
         if snapshot.is_due() {
             ends.snapshot(control);
         }
     }
+}
+
+/// Lets the controlling thread look at the system for what correlation wants to know of it.
+fn look(control: &mut Control, session: &Mutex<Session>) {
+    let (wants, stacks) = {
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut session.wants), session.stacks.take_fresh())
+    };
+    control.look(wants, stacks);
 }
 
 fn act(control: &mut Control, report: Report, send: &mut dyn FnMut(Input)) {

@@ -5,11 +5,13 @@
 
 use crate::account::Requests;
 use crate::attach::Learnt;
-use crate::correlate::{Engine, KernelKey, Outcomes, Request};
-use crate::decode::{Change, Event};
+use crate::correlate::{Engine, KernelKey, Naming, Outcomes, Request, Reservation};
+use crate::decode::{Burst, Change, Event};
 use crate::metric::{self, Observer, Registry};
 use crate::span::model::{Resource, Span};
 use crate::span::{self, Ids};
+use crate::stack::Stacks;
+use profiler_common::event::{Count, CountKey};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -43,6 +45,15 @@ pub enum Input {
         /// What Unix time is ahead of it, nanoseconds.
         unix_offset_ns: i64,
     },
+    /// Launches and copies are counted in the kernel from here on.
+    Counting,
+    /// The kernel side's sums as they stand: by kernel, and by process and thread.
+    Counted {
+        /// By kernel.
+        sums: Vec<(CountKey, Count)>,
+        /// By process and thread.
+        threads: Vec<(u32, u32, Burst)>,
+    },
     /// Nothing more comes.
     Finish,
 }
@@ -69,6 +80,32 @@ pub struct Finished {
     pub spans: Arc<[Span]>,
 }
 
+/// What correlation learnt that wants a look at the system and has time until the next sweep: the controlling thread
+/// fetches it.
+#[derive(Debug, Default)]
+pub struct Wants {
+    /// What calls told about kernels' names, with their process.
+    pub names: Vec<(u32, Naming)>,
+    /// Large pieces of device memory.
+    pub reservations: Vec<Reservation>,
+    /// Of either, what found no room.
+    pub beyond: u64,
+}
+
+/// A program registers its kernels all at once: PyTorch 2.15 has 24,114.
+const MOST_WANTS: usize = 131_072;
+
+impl Wants {
+    fn take(&mut self, out: &mut Outcomes) {
+        let room = MOST_WANTS.saturating_sub(self.names.len());
+        self.beyond += out.names.len().saturating_sub(room) as u64;
+        self.names.extend(out.names.drain(..).take(room));
+        let room = MOST_WANTS.saturating_sub(self.reservations.len());
+        self.beyond += out.reservations.len().saturating_sub(room) as u64;
+        self.reservations.extend(out.reservations.drain(..).take(room));
+    }
+}
+
 /// Finished requests that a view can look back at.
 const RECENT: usize = 512;
 
@@ -88,6 +125,10 @@ pub struct Session {
     ids: Ids,
     unix_offset_ns: i64,
     kernels: HashSet<KernelKey>,
+    /// Stacks of launches.
+    pub stacks: Stacks,
+    /// What waits for a look at the system.
+    pub wants: Wants,
     out: Outcomes,
 }
 
@@ -112,6 +153,8 @@ impl Session {
             ids: Ids::new(seed),
             unix_offset_ns: offset_ns,
             kernels: HashSet::new(),
+            stacks: Stacks::default(),
+            wants: Wants::default(),
             out: Outcomes::default(),
         }
     }
@@ -133,6 +176,13 @@ impl Session {
                 self.engine.tick(now_ns, &mut out);
                 self.observer.totals(&self.engine);
             }
+            Input::Counting => self.engine.set_counting(),
+            Input::Counted { sums, threads } => {
+                self.engine.counted(&sums, &mut out);
+                for (pid, tid, burst) in threads {
+                    self.engine.burst(pid, tid, burst, &mut out);
+                }
+            }
             Input::Finish => {
                 self.engine.finish(&mut out);
                 self.observer.totals(&self.engine);
@@ -145,6 +195,9 @@ impl Session {
     }
 
     fn learn(&mut self, learnt: Learnt, resource: Arc<Resource>) {
+        if learnt.from_start {
+            self.engine.set_from_start(learnt.pid);
+        }
         if !learnt.runtime.is_empty() {
             self.engine.set_runtime(learnt.pid, learnt.runtime);
         }
@@ -162,12 +215,18 @@ impl Session {
         for (direction, bytes) in out.copies.drain(..) {
             self.observer.copy(direction, bytes);
         }
+        for (direction, bytes) in out.counted_copies.drain(..) {
+            self.observer.counted_copies(direction, bytes);
+        }
+        self.wants.take(out);
+        out.stacks.drain(..).for_each(|(pid, stack)| self.stacks.add(pid, stack));
+        for kernel in out.kernels.drain(..) {
+            self.first_launch(kernel, report);
+        }
         for step in out.steps.drain(..) {
             self.observer.step(&step);
             for kernel in step.work.kernels.keys() {
-                if self.kernels.len() < crate::correlate::MOST_KERNELS && self.kernels.insert(*kernel) {
-                    report(Report::Kernel(*kernel));
-                }
+                self.first_launch(*kernel, report);
             }
         }
         out.uninteresting.drain(..).for_each(|connection| report(Report::Uninteresting(connection)));
@@ -177,6 +236,12 @@ impl Session {
         }
         let finished: Vec<_> = out.requests.drain(..).collect();
         finished.into_iter().flat_map(|request| self.finish(request)).collect()
+    }
+
+    fn first_launch(&mut self, kernel: KernelKey, report: &mut dyn FnMut(Report)) {
+        if self.kernels.len() < crate::correlate::MOST_KERNELS && self.kernels.insert(kernel) {
+            report(Report::Kernel(kernel));
+        }
     }
 
     fn finish(&mut self, request: Request) -> Vec<Span> {

@@ -1,12 +1,13 @@
 //! Gathers the summary from where each hop counts. In: the parts that counted. Out: [`Summary`] and [`Loss`].
 
 use crate::account::{
-    Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss, Own,
-    ReceiveTerms, Steps, Summary, Target,
+    AskedFor, Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss,
+    OutOfMemory, Own, ReceiveTerms, Reserved, StackCount, Stacks, Steps, Summary, Target,
 };
 use crate::control::Control;
+use crate::correlate::MemoryTotals;
 use crate::export::Ledger;
-use crate::probe::Direction;
+use crate::probe::{self, Direction};
 use crate::receive::Received;
 use crate::session::Session;
 use crate::symbol::{self, Name};
@@ -30,7 +31,14 @@ pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration
         calls: totals.calls().map(|(symbol, count)| (symbol.to_owned(), count)).collect(),
         launches: launches(control, session),
         copies: Direction::ALL.into_iter().zip(&work.copies).map(direction).collect(),
-        memory: BTreeMap::from([("unknown".to_owned(), engine.memory())]),
+        memory: memory(session),
+        reservations: reservations(control),
+        sets: Copies { count: work.sets.0, bytes: work.sets.1 },
+        collectives: collectives(session),
+        failures: failures(session),
+        out_of_memory: out_of_memory(session),
+        counted: totals.counted,
+        stacks: stacks(control, session),
         requests: session.requests.clone(),
         connections: engine.connections().counts(),
         steps: Steps {
@@ -47,6 +55,71 @@ pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration
         coverage: control.attacher.coverage().cloned().collect(),
         own,
     }
+}
+
+/// By account; what is on one account from several processes is summed.
+fn memory(session: &Session) -> BTreeMap<String, MemoryTotals> {
+    session.engine.memory().map(|(account, totals)| (account.name(), *totals)).collect()
+}
+
+fn reservations(control: &Control) -> Vec<Reserved> {
+    let each = control.reserved.iter().map(|((library, device), reserved)| Reserved {
+        library: library.clone(),
+        device: *device,
+        ..reserved.clone()
+    });
+    let mut all: Vec<_> = each.collect();
+    all.sort_by_key(|reserved| std::cmp::Reverse(reserved.bytes));
+    all
+}
+
+fn collectives(session: &Session) -> BTreeMap<&'static str, Copies> {
+    let each = session.engine.totals().collectives.iter();
+    each.filter_map(|(index, (count, bytes))| {
+        Some((probe::api(*index)?.symbol, Copies { count: *count, bytes: *bytes }))
+    })
+    .collect()
+}
+
+fn failures(session: &Session) -> BTreeMap<&'static str, BTreeMap<String, u64>> {
+    let mut by_function: BTreeMap<&'static str, BTreeMap<String, u64>> = BTreeMap::new();
+    for (index, result, count) in session.engine.totals().failures.counts() {
+        let Some(api) = probe::api(index) else { continue };
+        let errors = by_function.entry(api.symbol).or_default();
+        *errors.entry(probe::error::name(api.layer, result).into_owned()).or_default() += count;
+    }
+    by_function
+}
+
+fn out_of_memory(session: &Session) -> OutOfMemory {
+    let failures = &session.engine.totals().failures;
+    let last = failures.out_of_memory.iter().filter_map(|failed| {
+        let function = probe::api(failed.api)?.symbol;
+        Some(AskedFor { pid: failed.pid, function, bytes: failed.bytes, device: failed.device })
+    });
+    OutOfMemory { count: failures.times_out_of_memory, last: last.collect() }
+}
+
+/// Stacks that the summary tells one by one.
+const TOP_STACKS: usize = 200;
+
+fn stacks(control: &Control, session: &Session) -> Stacks {
+    let counts = session.stacks.counts();
+    let top = counts.iter().take(TOP_STACKS).map(|(sample, count)| StackCount {
+        count: *count,
+        kernel: match control.name(sample.kernel) {
+            Name::Known(symbol) => symbol::demangle(&symbol),
+            Name::Unknown(_) => format!("{:#x}", sample.kernel.function),
+        },
+        frames: sample
+            .frames
+            .iter()
+            .rev()
+            .map(|address| control.symbolizer.name(sample.kernel.pid, *address).to_string())
+            .collect(),
+    });
+    let samples = counts.iter().map(|(_, count)| count).sum::<u64>() + session.stacks.beyond;
+    Stacks { samples, beyond: session.stacks.beyond, top: top.collect() }
 }
 
 fn launches(control: &Control, session: &Session) -> Launches {
@@ -82,6 +155,7 @@ fn launches(control: &Control, session: &Session) -> Launches {
         graph_nodes: totals.work.graph_nodes,
         unknown_graphs: totals.work.unknown_graphs,
         captured: session.engine.captured_launches(),
+        host_functions: totals.work.host_functions,
         by_kernel,
         unnamed,
     }

@@ -4,11 +4,15 @@
 //! not know counts the record and goes on; it never guesses.
 
 mod call;
+mod count;
 mod launch;
 mod process;
 mod socket;
 
-pub use call::{Call, CallDone};
+pub use call::{
+    Call, CallDone, CallFailed, NAME_CLASSES, Named, STACK_FRAMES, Stack, WIDE_ARGS, WIDE_WORDS, WideCall,
+};
+pub use count::{Burst, Count, CountKey, Settings, Thread, counted, detail};
 pub use launch::Launch;
 pub use process::{Process, change};
 pub use socket::{PAYLOAD_CLASSES, SocketData, SocketEnd, SocketOpen, direction, end_reason};
@@ -29,6 +33,16 @@ pub mod kind {
     pub const SOCKET_END: u32 = 6;
     /// [`super::Process`].
     pub const PROCESS: u32 = 7;
+    /// [`super::WideCall`].
+    pub const WIDE_CALL: u32 = 8;
+    /// [`super::CallFailed`].
+    pub const CALL_FAILED: u32 = 9;
+    /// [`super::Named`], followed by the name.
+    pub const NAMED: u32 = 10;
+    /// [`super::Stack`].
+    pub const STACK: u32 = 11;
+    /// [`super::Burst`].
+    pub const BURST: u32 = 12;
 }
 
 /// What every record opens with.

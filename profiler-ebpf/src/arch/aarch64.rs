@@ -2,8 +2,10 @@
 
 use core::{ffi::c_void, ptr};
 
+use profiler_common::event::WIDE_ARGS;
+
 use super::{LaunchTail, SavedRegisters};
-use crate::memory::read_user;
+use crate::memory::{Source, read_user};
 
 /// Byte offsets into `struct pt_regs`.
 mod offset {
@@ -57,6 +59,57 @@ impl Frame {
     pub fn at_entry(ctx: *const c_void) -> Self {
         let args = [0, 1, 2, 3, 4, 5, 6, 7].map(|n| load(ctx, offset::X0 + 8 * n));
         Self { args, stack: load(ctx, offset::SP), link: load(ctx, offset::X30) }
+    }
+
+    /// The first six arguments.
+    #[inline(always)]
+    pub fn six(&self) -> [u64; 6] {
+        let [a, b, c, d, e, f, ..] = self.args;
+        [a, b, c, d, e, f]
+    }
+
+    /// The stack pointer: tells an outer call from an inner one of the same thread.
+    #[inline(always)]
+    pub fn stack(&self) -> u64 {
+        self.stack
+    }
+
+    /// Whether a call that was entered with this stack pointer is still under way, as seen from a later call of the
+    /// same thread. Its return address lies in a register that may have been saved anywhere, so it tells nothing.
+    #[inline(always)]
+    pub fn is_inside(&self, stack: u64, _caller: u64) -> bool {
+        stack > self.stack
+    }
+
+    /// Writes fourteen arguments: eight registers, then the words at the stack pointer.
+    ///
+    /// # Safety
+    ///
+    /// There must be room for them at `to`.
+    #[inline(always)]
+    pub unsafe fn wide(&self, to: *mut [u64; WIDE_ARGS]) -> bool {
+        // SAFETY: the caller vouches for the room; the eight and the six fill it.
+        unsafe {
+            to.cast::<[u64; 8]>().write(self.args);
+            Source::User(self.stack).copy(to.cast::<u64>().add(8).cast(), 6 * 8)
+        }
+    }
+
+    /// `cudaMalloc3D(pitched*, cudaExtent)`: a structure of more than 16 bytes comes as the address of a copy.
+    #[inline(always)]
+    pub fn malloc_3d(&self) -> Option<[u64; 6]> {
+        let [pitched, extent, ..] = self.args;
+        let [width, height, depth] = read_user(extent)?;
+        Some([pitched, width, height, depth, 0, 0])
+    }
+
+    /// `cudaMemset3D[Async](cudaPitchedPtr, value, cudaExtent[, stream])`: both structures come by address.
+    #[inline(always)]
+    pub fn memset_3d(&self) -> Option<[u64; 6]> {
+        let [pitched, _value, extent, stream, ..] = self.args;
+        let [pointer, pitch] = read_user(pitched)?;
+        let [width, height, depth] = read_user(extent)?;
+        Some([pointer, width, height, depth, stream, pitch])
     }
 
     /// Return address, in the link register.

@@ -2,8 +2,10 @@
 
 use core::{ffi::c_void, ptr};
 
+use profiler_common::event::WIDE_ARGS;
+
 use super::{LaunchTail, SavedRegisters};
-use crate::memory::read_user;
+use crate::memory::{Source, read_user};
 
 /// Byte offsets into `struct pt_regs`.
 mod offset {
@@ -60,6 +62,55 @@ impl Frame {
         use offset::*;
         let args = [RDI, RSI, RDX, RCX, R8, R9].map(|offset| load(ctx, offset));
         Self { args, stack: load(ctx, RSP) }
+    }
+
+    /// The first six arguments.
+    #[inline(always)]
+    pub fn six(&self) -> [u64; 6] {
+        self.args
+    }
+
+    /// Where the return address lies: tells an outer call from an inner one of the same thread.
+    #[inline(always)]
+    pub fn stack(&self) -> u64 {
+        self.stack
+    }
+
+    /// Whether a call that was entered with this stack pointer and return address is still under way, as seen from a
+    /// later call of the same thread.
+    #[inline(always)]
+    pub fn is_inside(&self, stack: u64, caller: u64) -> bool {
+        stack > self.stack && read_user::<u64>(stack) == Some(caller)
+    }
+
+    /// Writes fourteen arguments: six registers, then the words above the return address.
+    ///
+    /// # Safety
+    ///
+    /// There must be room for them at `to`.
+    #[inline(always)]
+    pub unsafe fn wide(&self, to: *mut [u64; WIDE_ARGS]) -> bool {
+        // SAFETY: the caller vouches for the room; the six and the eight fill it.
+        unsafe {
+            to.cast::<[u64; 6]>().write(self.args);
+            Source::User(self.stack + 8).copy(to.cast::<u64>().add(6).cast(), 8 * 8)
+        }
+    }
+
+    /// `cudaMalloc3D(pitched*, cudaExtent)`: a structure of more than 16 bytes lies on the stack.
+    #[inline(always)]
+    pub fn malloc_3d(&self) -> Option<[u64; 6]> {
+        let [pitched, ..] = self.args;
+        let [width, height, depth] = read_user(self.stack + 8)?;
+        Some([pitched, width, height, depth, 0, 0])
+    }
+
+    /// `cudaMemset3D[Async](cudaPitchedPtr, value, cudaExtent[, stream])`: both structures lie on the stack.
+    #[inline(always)]
+    pub fn memset_3d(&self) -> Option<[u64; 6]> {
+        let [_value, stream, ..] = self.args;
+        let [pointer, pitch, _, _, width, height, depth] = read_user(self.stack + 8)?;
+        Some([pointer, width, height, depth, stream, pitch])
     }
 
     /// Return address: no probe stands behind an instruction that moves rsp, so it is always on top.

@@ -1,7 +1,15 @@
 //! Calls into GPU libraries: one program at entry, one at return, for every API there is.
 //!
-//! The cookie of the probe says how the arguments lie. A call becomes one record, at entry or, when it is
-//! paired, at return. The links are scoped to the targets' processes, so there is no filter here.
+//! The cookie of the probe says how the arguments lie and when to report. A call becomes one record, at entry or at
+//! return, or a count ([`count`]). The links are scoped to the targets' processes, so there is no filter here.
+
+mod count;
+mod launch;
+mod name;
+mod stack;
+mod wide;
+
+pub use count::thread_gone;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -10,16 +18,16 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use profiler_common::{
-    cookie::{Cookie, shape},
+    cookie::{BEHIND, Cookie, NO_SECOND, NOT_READY, capture, report, shape},
     counter::family,
-    event::{Call, CallDone, Launch, kind},
+    event::{Call, CallDone, CallFailed, detail, kind},
 };
 
 use crate::{
-    arch::{self, Frame, LaunchTail},
+    arch::{self, Frame},
     emit::{Tally, Task, now},
-    map::{IN_FLIGHT, InFlight, InFlightKey, is_target},
-    memory::{Plain, read_user},
+    map::{IN_FLIGHT, InFlight, InFlightKey, SETTINGS, is_target},
+    memory::read_user,
 };
 
 /// Entry of a call.
@@ -30,25 +38,46 @@ pub fn gpu_enter(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let frame = Frame::at_entry(ctx.as_ptr());
     let task = Task::current();
-    if cookie.paired {
+    if matches!(cookie.report, report::RETURN | report::RETURN_UNLESS_NOT_READY) {
         hold(tally, task, cookie, &frame);
         return 0;
     }
-    match launch(cookie.shape, &frame) {
-        Shape::Launch(launch) => tally.send(launch.record(task, cookie.api)),
-        Shape::Call => call(tally, task, cookie, &frame),
-        Shape::Unreadable => tally.unreadable(),
+    let Some(settings) = SETTINGS.get(u32::from(cookie.group)) else { return 0 };
+    if settings.stack_every != 0 && launch::is(cookie.shape) {
+        stack::sample(tally, ctx.as_ptr(), task, cookie, &frame, settings.stack_every);
+    }
+    if settings.detail == detail::AGGREGATE {
+        if count::call(task, cookie, &frame, settings.generation) {
+            return 0;
+        }
+        if cookie.waits {
+            count::told(tally, task);
+        }
+    }
+    match cookie.shape {
+        shape::CALL | shape::CALL_WITH_CALLER | shape::MALLOC_3D | shape::MEMSET_3D => {
+            call(tally, task, cookie, &frame)
+        }
+        shape::WIDE | shape::WIDE_SUM | shape::WIDE_VOLUMES => wide::send(tally, task, cookie, &frame),
+        _ => launch::send(tally, task, cookie, &frame),
     }
     0
 }
 
-/// Return of a paired call.
+/// Return of a call that is reported at return, or only if it fails.
 #[uretprobe]
 pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::GPU) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    let result = i64::from(arch::result(ctx.as_ptr()) as i32);
     let task = Task::current();
+    if cookie.report == report::ENTRY_AND_FAILURE {
+        if result != 0 {
+            tally.send(CallFailed { head: task.head(kind::CALL_FAILED, cookie.api, 0), result });
+        }
+        return 0;
+    }
     let key = key(task, cookie);
     let Some(held) = IN_FLIGHT.get_ptr(key) else {
         // The mark goes first when the probes are taken out. From then on entries may be gone where returns are
@@ -59,132 +88,40 @@ pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the entry belongs to this thread, which is here and nowhere else.
-    let InFlight { entered_ns, args, out } = unsafe { *held };
+    let held = unsafe { *held };
     // An entry that is gone already is no loss: it has been read.
     let _ = IN_FLIGHT.remove(key);
-    let head = task.head(kind::CALL_DONE, cookie.api, 0);
-    let result = i64::from(arch::result(ctx.as_ptr()) as i32);
-    let out = if out == 0 { 0 } else { read_user(out).unwrap_or(0) };
-    tally.send(CallDone { head, entered_ns, args, result, out });
+    let over = cookie.capture == capture::ENDS || cookie.capture == capture::BEGINS && result != 0;
+    if over {
+        count::capture_ended(task.tgid);
+    }
+    if cookie.report == report::RETURN_UNLESS_NOT_READY
+        && result == NOT_READY
+        && count::not_ready(task, cookie)
+    {
+        return 0;
+    }
+    done(tally, task, cookie, &held, result);
     0
 }
 
-/// What a hit turned out to be.
-enum Shape {
-    Launch(Parts),
-    Call,
-    Unreadable,
-}
-
-/// A launch, whichever layout its arguments came in.
-struct Parts {
-    function: u64,
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u64,
-    stream: u64,
-    caller: u64,
-}
-
-impl Parts {
-    #[inline(always)]
-    fn record(&self, task: Task, api: u16) -> Launch {
-        let [grid_x, grid_y, grid_z] = self.grid;
-        let [block_x, block_y, block_z] = self.block.map(narrow);
-        Launch {
-            head: task.head(kind::LAUNCH, api, block_z),
-            function: self.function,
-            stream: self.stream,
-            caller: self.caller,
-            grid_x,
-            grid_y: narrow(grid_y),
-            grid_z: narrow(grid_z),
-            block_x,
-            block_y,
-            shared_bytes: self.shared_bytes.min(u64::from(u32::MAX)) as u32,
-        }
+#[inline(always)]
+fn done(tally: Tally, task: Task, cookie: Cookie, held: &InFlight, result: i64) {
+    let InFlight { entered_ns, caller, args } = *held;
+    let out = [word(&args, cookie.out, 0), second(&args, cookie.second)];
+    if cookie.shape == shape::NAMED && result == 0 {
+        return name::send(tally, task, cookie, out[0], argument(&args, cookie.pointee));
     }
-}
-
-#[inline(always)]
-fn narrow(size: u32) -> u16 {
-    size.min(u32::from(u16::MAX)) as u16
-}
-
-#[inline(always)]
-fn launch(layout: u8, frame: &Frame) -> Shape {
-    let parts = match layout {
-        shape::LAUNCH_RUNTIME => frame.runtime_launch_tail().map(|tail| runtime(frame, &tail)),
-        shape::LAUNCH_DRIVER => frame.driver_launch_tail().map(|tail| driver(frame, &tail)),
-        shape::LAUNCH_RUNTIME_EX => configured(frame, u64::MAX),
-        shape::LAUNCH_DRIVER_EX => configured(frame, u64::from(u32::MAX)),
-        _ => return Shape::Call,
-    };
-    parts.map_or(Shape::Unreadable, Shape::Launch)
-}
-
-/// `cudaLaunchKernel(func, dim3 grid, dim3 block, args, shared, stream)`: a `dim3` travels as x | y << 32, then z.
-#[inline(always)]
-fn runtime(frame: &Frame, tail: &LaunchTail) -> Parts {
-    let [function, grid_xy, grid_z, block_xy, block_z, ..] = frame.args;
-    Parts {
-        function,
-        grid: [grid_xy as u32, (grid_xy >> 32) as u32, grid_z as u32],
-        block: [block_xy as u32, (block_xy >> 32) as u32, block_z as u32],
-        shared_bytes: tail.shared_bytes,
-        stream: tail.stream,
-        caller: tail.caller,
-    }
-}
-
-/// `cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra)`.
-#[inline(always)]
-fn driver(frame: &Frame, tail: &LaunchTail) -> Parts {
-    let [function, grid_x, grid_y, grid_z, block_x, block_y, ..] = frame.args;
-    Parts {
-        function,
-        grid: [grid_x as u32, grid_y as u32, grid_z as u32],
-        block: [block_x as u32, block_y as u32, tail.block_z],
-        shared_bytes: tail.shared_bytes,
-        stream: tail.stream,
-        caller: tail.caller,
-    }
-}
-
-/// Start of `cudaLaunchConfig_t` (driver_types.h) and `CUlaunchConfig` (cuda.h), which differ only in the width
-/// of the shared memory's size: 64 bits there, 32 bits and padding here.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct LaunchConfig {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u64,
-    stream: u64,
-}
-
-// SAFETY: only integers.
-unsafe impl Plain for LaunchConfig {}
-
-/// `cudaLaunchKernelExC(config, func, args)` and `cuLaunchKernelEx(config, f, params, extra)`.
-#[inline(always)]
-fn configured(frame: &Frame, shared_mask: u64) -> Option<Parts> {
-    let [config, function, ..] = frame.args;
-    let caller = frame.caller()?;
-    let config: LaunchConfig = read_user(config)?;
-    Some(Parts {
-        function,
-        grid: config.grid,
-        block: config.block,
-        shared_bytes: config.shared_bytes & shared_mask,
-        stream: config.stream,
-        caller,
-    })
+    let head = task.head(kind::CALL_DONE, cookie.api, 0);
+    tally.send(CallDone { head, entered_ns, caller, args, result, out });
 }
 
 #[inline(always)]
 fn call(tally: Tally, task: Task, cookie: Cookie, frame: &Frame) {
     match arguments(cookie, frame) {
-        Some(args) => tally.send(Call { head: task.head(kind::CALL, cookie.api, 0), args }),
+        Some((caller, args)) => {
+            tally.send(Call { head: task.head(kind::CALL, cookie.api, 0), caller, args });
+        }
         None => tally.unreadable(),
     }
 }
@@ -192,36 +129,64 @@ fn call(tally: Tally, task: Task, cookie: Cookie, frame: &Frame) {
 /// Keeps a paired call until its return; without room for it, reports it at once and counts its return as lost.
 #[inline(always)]
 fn hold(tally: Tally, task: Task, cookie: Cookie, frame: &Frame) {
-    let Some(args) = arguments(cookie, frame) else { return tally.unreadable() };
-    let held = InFlight { entered_ns: now(), args, out: address_of_result(cookie.out, &args) };
+    if cookie.waits {
+        count::told(tally, task);
+    }
+    if cookie.capture == capture::BEGINS {
+        count::capture_begins(task.tgid);
+    }
+    let Some((caller, args)) = arguments(cookie, frame) else { return tally.unreadable() };
+    let held = InFlight { entered_ns: now(), caller, args };
     if IN_FLIGHT.insert(key(task, cookie), held, 0).is_err() {
         tally.map_full();
-        tally.send(Call { head: task.head(kind::CALL, cookie.api, 0), args });
+        tally.send(Call { head: task.head(kind::CALL, cookie.api, 0), caller, args });
+    }
+}
+
+/// Return address, where it is wanted, and six arguments.
+#[inline(always)]
+fn arguments(cookie: Cookie, frame: &Frame) -> Option<(u64, [u64; 6])> {
+    match cookie.shape {
+        shape::CALL_WITH_CALLER | shape::NAMED => Some((frame.caller()?, frame.six())),
+        shape::MALLOC_3D => Some((frame.caller()?, frame.malloc_3d()?)),
+        shape::MEMSET_3D => Some((0, frame.memset_3d()?)),
+        _ => Some((0, frame.six())),
     }
 }
 
 #[inline(always)]
-fn arguments(cookie: Cookie, frame: &Frame) -> Option<[u64; 5]> {
-    let [a, b, c, d, e, ..] = frame.args;
-    let fifth = if cookie.shape == shape::CALL_WITH_CALLER { frame.caller()? } else { e };
-    Some([a, b, c, d, fifth])
-}
-
-#[inline(always)]
 fn key(task: Task, cookie: Cookie) -> InFlightKey {
-    InFlightKey { pid_tgid: u64::from(task.tgid) << 32 | u64::from(task.tid), api: u64::from(cookie.api) }
+    InFlightKey { pid_tgid: task.both(), api: u64::from(cookie.api) }
 }
 
-/// The argument that the cookie names, or 0 when it names none. Spelt out, because the verifier loses track of an
-/// index into an array.
+/// The word that lies `behind` where an argument points, or 0 when there is no such argument.
 #[inline(always)]
-fn address_of_result(out: u8, [a, b, c, d, e]: &[u64; 5]) -> u64 {
-    match out {
+fn word(args: &[u64; 6], which: u8, behind: u64) -> u64 {
+    match argument(args, which) {
+        0 => 0,
+        address => read_user(address + behind).unwrap_or(0),
+    }
+}
+
+#[inline(always)]
+fn second(args: &[u64; 6], second: u8) -> u64 {
+    if second == NO_SECOND {
+        return 0;
+    }
+    word(args, second & !BEHIND, if second & BEHIND == 0 { 0 } else { 8 })
+}
+
+/// The argument of this position, or 0 when there is none. Spelt out, because the verifier loses track of an index
+/// into an array.
+#[inline(always)]
+fn argument([a, b, c, d, e, f]: &[u64; 6], which: u8) -> u64 {
+    match which {
         0 => *a,
         1 => *b,
         2 => *c,
         3 => *d,
         4 => *e,
+        5 => *f,
         _ => 0,
     }
 }

@@ -12,6 +12,7 @@ use profiler_common::{
 use crate::{
     emit::{Tally, Task},
     map,
+    probe::gpu,
 };
 
 /// A target made a thread or a process.
@@ -56,6 +57,7 @@ pub fn process_exec(ctx: TracePointContext) -> u32 {
 pub fn process_exit(_: TracePointContext) -> u32 {
     let task = Task::current();
     if map::is_target(task.tgid) {
+        gpu::thread_gone(task);
         report(task, change::EXIT, 0, 0);
         map::remove_target(task.tid);
     }

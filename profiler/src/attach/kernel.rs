@@ -4,11 +4,14 @@
 //! attached and no target yet: until a pid's bit is set, nothing is sent.
 
 use super::multi::{self, MultiError, MultiPrograms};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use crate::decode::Burst;
+use crate::probe::Results;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint, UProbe};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use profiler_common::counter::{Counters, family};
+use profiler_common::event::{Count, CountKey, Settings, Thread, detail};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, map, mode};
 use std::path::Path;
 
@@ -46,11 +49,46 @@ pub struct KernelSettings {
     pub raw_tracepoint: bool,
     /// Another object file than the built-in one (a debug build of the kernel side).
     pub object: Option<std::path::PathBuf>,
+    /// Of which calls failures are reported.
+    pub results: Results,
+    /// How much is sent to begin with.
+    pub detail: Detail,
+    /// The stack of each such launch is sent; 0 sends none.
+    pub stack_every: u32,
+}
+
+/// How much of the GPU calls is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Detail {
+    /// A record a call: steps know their kernels and copies.
+    #[default]
+    Events,
+    /// Launches and plain copies are counted in the kernel: the same totals for less, steps know only how many.
+    Aggregate,
+}
+
+impl Detail {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Events => Self::Aggregate,
+            Self::Aggregate => Self::Events,
+        }
+    }
 }
 
 impl Default for KernelSettings {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, links: LinkKind::Auto, raw_tracepoint: false, object: None }
+        Self {
+            ring_bytes: RING_BYTES,
+            links: LinkKind::Auto,
+            raw_tracepoint: false,
+            object: None,
+            results: Results::Some,
+            detail: Detail::Events,
+            stack_every: 0,
+        }
     }
 }
 
@@ -98,6 +136,8 @@ pub struct Kernel {
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The system call hook in use.
     pub socket_hook: &'static str,
+    results: Results,
+    settings: Settings,
 }
 
 struct Tables {
@@ -105,6 +145,9 @@ struct Tables {
     targets: Array<MapData, u64>,
     descriptors: HashMap<MapData, DescriptorPod, u64>,
     streams: HashMap<MapData, u64, StreamPod>,
+    settings: Array<MapData, SettingsPod>,
+    counts: PerCpuHashMap<MapData, CountKeyPod, CountPod>,
+    threads: HashMap<MapData, u64, ThreadPod>,
 }
 
 macro_rules! pod {
@@ -116,7 +159,13 @@ macro_rules! pod {
         unsafe impl aya::Pod for $name {}
     )*};
 }
-pod!(CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream);
+pod!(
+    CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream, SettingsPod of Settings,
+    CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread
+);
+
+/// The target group of this observation in the table of settings.
+pub(super) const GROUP: u8 = 0;
 
 /// Entry program of the GPU probes.
 pub(super) const ENTER: &str = "gpu_enter";
@@ -155,7 +204,64 @@ impl Kernel {
             let logger = EbpfLogger::init(&mut ebpf);
             logger.inspect_err(|error| tracing::warn!(%error, "the kernel side's log cannot be read")).ok()
         });
-        Ok(Self { ebpf, multi, tables, ring: Some(ring), log, socket_hook })
+        let mut kernel = Self {
+            ebpf,
+            multi,
+            tables,
+            ring: Some(ring),
+            log,
+            socket_hook,
+            results: settings.results,
+            settings: Settings { stack_every: settings.stack_every, ..Settings::default() },
+        };
+        kernel.set_detail(settings.detail)?;
+        Ok(kernel)
+    }
+
+    /// Of which calls failures are reported.
+    #[must_use]
+    pub fn results(&self) -> Results {
+        self.results
+    }
+
+    /// Changes how much is sent, from the next call on.
+    ///
+    /// # Errors
+    /// When the table cannot be changed.
+    pub fn set_detail(&mut self, level: Detail) -> Result<(), KernelError> {
+        self.settings.generation += 1;
+        self.settings.detail = match level {
+            Detail::Events => detail::EVENTS,
+            Detail::Aggregate => detail::AGGREGATE,
+        };
+        let set = self.tables.settings.set(u32::from(GROUP), SettingsPod(self.settings), 0);
+        set.map_err(|error| KernelError::Table(map::SETTINGS, error))
+    }
+
+    /// What has been counted in the kernel, summed over CPUs.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(CountKey, Count)> {
+        let entries = self.tables.counts.iter().flatten();
+        let sum = |values: aya::maps::PerCpuValues<CountPod>| {
+            let mut sum = Count::default();
+            values.iter().for_each(|value| sum.add(&value.0));
+            sum
+        };
+        entries.map(|(key, values)| (key.0, sum(values))).collect()
+    }
+
+    /// What each thread has sent, as counted in the kernel: process, thread, sums.
+    #[must_use]
+    pub fn threads(&self) -> Vec<(u32, u32, Burst)> {
+        let entries = self.tables.threads.iter().flatten().filter(|(_, thread)| thread.0.last_ns != 0);
+        let burst = |ThreadPod(thread): ThreadPod| Burst {
+            first_ns: thread.first_ns,
+            last_ns: thread.last_ns,
+            launches: thread.launches,
+            copies: thread.copies,
+            copy_bytes: thread.copy_bytes,
+        };
+        entries.map(|(both, thread)| ((both >> 32) as u32, both as u32, burst(thread))).collect()
     }
 
     /// The ring, once.
@@ -229,6 +335,10 @@ impl Kernel {
             let _ = self.tables.descriptors.remove(&key);
             let _ = self.tables.streams.remove(&connection);
         }
+        let counted: Vec<_> = self.tables.counts.keys().flatten().filter(|key| key.0.tgid == pid).collect();
+        for key in counted {
+            let _ = self.tables.counts.remove(&key);
+        }
     }
 
     /// Time in the uprobe programs, nanoseconds, and how often they ran; 0 unless the kernel keeps statistics.
@@ -276,6 +386,9 @@ impl Tables {
             targets: table(ebpf, map::TARGETS)?,
             descriptors: table(ebpf, map::DESCRIPTORS)?,
             streams: table(ebpf, map::STREAMS)?,
+            settings: table(ebpf, map::SETTINGS)?,
+            counts: table(ebpf, map::COUNTS)?,
+            threads: table(ebpf, map::THREADS)?,
         })
     }
 }

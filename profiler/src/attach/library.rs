@@ -76,7 +76,7 @@ pub fn inspect(path: &Path, layer: Layer) -> Result<Library, LibraryError> {
     let elf = object::File::parse(&cache).map_err(|source| LibraryError::Elf { path: name(), source })?;
     let exports = exports(&elf);
     let mut library = Library { layer, build_id: build_id(&elf), points: Vec::new(), missing: Vec::new() };
-    for (api, entry) in probe::of_layer(layer) {
+    for (api, entry) in probe::of_library(layer, None) {
         let symbol = entry.symbol;
         let found = exports.get(symbol).ok_or("not exported by this library").and_then(|address| {
             let offset = file_offset(&elf, *address).ok_or("its code is not in the file")?;
@@ -95,7 +95,7 @@ fn exports<'a>(elf: &object::File<'a, &'a ReadCache<&'a File>>) -> HashMap<&'a s
     elf.dynamic_symbols()
         .filter(|symbol| symbol.is_definition() && symbol.address() != 0)
         .filter_map(|symbol| Some((symbol.name().ok()?, symbol.address())))
-        .filter(|(name, _)| name.starts_with("cu"))
+        .filter(|(name, _)| ["cu", "__cuda", "nccl"].iter().any(|start| name.starts_with(start)))
         .collect()
 }
 
@@ -143,7 +143,7 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let library = inspect(&own, Layer::Runtime).unwrap();
         assert!(library.points.is_empty());
-        assert_eq!(library.missing.len(), probe::of_layer(Layer::Runtime).count());
+        assert_eq!(library.missing.len(), probe::of_library(Layer::Runtime, None).count());
         assert_eq!(library.missing.first().unwrap().reason, "not exported by this library");
     }
 }

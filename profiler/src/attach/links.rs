@@ -1,9 +1,9 @@
 //! The links of one library in one process: dropping or detaching them takes the probes out.
 
-use super::kernel::{ENTER, Kernel, KernelError, LEAVE};
+use super::kernel::{ENTER, GROUP, Kernel, KernelError, LEAVE};
 use super::library::Library;
 use super::multi::{self, Link, MultiError, MultiProgram, Side};
-use crate::probe;
+use crate::probe::{self, Results};
 use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use std::path::Path;
@@ -49,11 +49,14 @@ impl Links {
         let mut links = Self::default();
         match kernel.multi() {
             Some(programs) => {
-                links.multi = multi_links(programs.get(ENTER)?, programs.get(LEAVE)?, path, pid, &points)?;
+                let (enter, leave) = (programs.get(ENTER)?, programs.get(LEAVE)?);
+                links.multi = multi_links(enter, leave, path, pid, &points, kernel.results())?;
             }
             None => {
                 for (offset, api, index) in &points {
-                    for name in [ENTER, LEAVE].into_iter().take(1 + usize::from(api.paired)) {
+                    for name in
+                        [ENTER, LEAVE].into_iter().take(1 + usize::from(has_return(kernel, api, *index)))
+                    {
                         links.perf.push(perf_link(kernel, name, path, pid, *offset, *index)?);
                     }
                 }
@@ -80,9 +83,13 @@ impl EmptyProgram {
     /// # Errors
     /// When the kernel refuses; nothing stays attached then.
     pub fn attach(&self, path: &Path, pid: u32, library: &Library) -> Result<Links, LinkError> {
-        let multi = multi_links(&self.0, &self.0, path, pid, &points(library))?;
+        let multi = multi_links(&self.0, &self.0, path, pid, &points(library), Results::Some)?;
         Ok(Links { multi, perf: Vec::new() })
     }
+}
+
+fn has_return(kernel: &Kernel, api: &probe::Api, index: u16) -> bool {
+    api.cookie(index, GROUP, kernel.results()).has_return()
 }
 
 /// A probe: offset in the file, catalogue entry and its index.
@@ -100,13 +107,14 @@ fn multi_links(
     path: &Path,
     pid: u32,
     points: &[Point],
+    results: Results,
 ) -> Result<Vec<Link>, MultiError> {
     let mut links = Vec::new();
     for (program, side) in [(enter, Side::Entry), (leave, Side::Return)] {
-        let wanted = points.iter().filter(|(_, api, _)| side == Side::Entry || api.paired);
-        let places: Vec<_> = wanted
-            .map(|(offset, api, index)| multi::Point { offset: *offset, cookie: api.cookie(*index).pack() })
-            .collect();
+        let cookies = points.iter().map(|(offset, api, index)| (*offset, api.cookie(*index, GROUP, results)));
+        let wanted = cookies.filter(|(_, cookie)| side == Side::Entry || cookie.has_return());
+        let places: Vec<_> =
+            wanted.map(|(offset, cookie)| multi::Point { offset, cookie: cookie.pack() }).collect();
         if !places.is_empty() {
             links.push(Link::attach(program, path, &places, pid, side)?);
         }
@@ -125,7 +133,7 @@ fn perf_link(
     let Some(api) = probe::api(index) else { return Err(KernelError::Incomplete(program).into()) };
     let point = UProbeAttachPoint {
         location: UProbeAttachLocation::AbsoluteOffset(offset),
-        cookie: Some(api.cookie(index).pack()),
+        cookie: Some(api.cookie(index, GROUP, kernel.results()).pack()),
     };
     let refused = |source| LinkError::Perf {
         symbol: api.symbol,

@@ -10,7 +10,7 @@ mod multi;
 mod site;
 mod tracefs;
 
-pub use kernel::{Kernel, KernelError, KernelSettings, LinkKind, RING_BYTES};
+pub use kernel::{Detail, Kernel, KernelError, KernelSettings, LinkKind, RING_BYTES};
 pub use library::{Library, LibraryError, Missing, Point, inspect};
 pub use links::{EmptyProgram, LinkError, Links};
 pub use multi::{RunStatistics, support as multi_support};
@@ -46,6 +46,8 @@ pub struct Learnt {
     pub pid: u32,
     /// Text of its probed runtime libraries.
     pub runtime: Vec<(u64, u64)>,
+    /// It had no GPU library when it was attached to: none of its GPU calls is missed.
+    pub from_start: bool,
     /// Connections it had open: id and local port.
     pub connections: Vec<(u64, u16)>,
     /// Its listening descriptors and their ports.
@@ -69,6 +71,8 @@ pub struct Attacher {
 struct Attached {
     files: BTreeMap<FileId, (Links, Coverage)>,
     failed: BTreeMap<FileId, Coverage>,
+    /// No GPU library was there at the first look.
+    without_gpu: bool,
 }
 
 impl Attacher {
@@ -123,8 +127,12 @@ impl Attacher {
         self.mark(pid)?;
         self.processes.entry(pid).or_default();
         let connections = self.watch_open_connections(pid);
-        learn(Learnt { pid, runtime: Vec::new(), connections, listeners: target::listeners(pid) });
+        let listeners = target::listeners(pid);
+        learn(Learnt { pid, runtime: Vec::new(), from_start: false, connections, listeners });
         self.rescan(pid, learn);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.without_gpu = process.files.is_empty() && process.failed.is_empty();
+        }
         Ok(())
     }
 
@@ -156,7 +164,8 @@ impl Attacher {
         }
         let inspected: Vec<_> = new.iter().map(|(m, layer)| self.inspect(pid, m, *layer)).collect();
         let runtime = self.runtime_ranges(&gpu);
-        learn(Learnt { pid, runtime, connections: Vec::new(), listeners: Vec::new() });
+        let from_start = self.processes.get(&pid).is_some_and(|process| process.without_gpu);
+        learn(Learnt { pid, runtime, from_start, connections: Vec::new(), listeners: Vec::new() });
         for ((mapping, _), library) in new.into_iter().zip(inspected) {
             self.attach_library(pid, mapping, &library);
         }

@@ -1,7 +1,8 @@
 //! Raw arguments, as close to what was typed as possible. Each flag's help says what changing it brings.
 
-use crate::attach::{LinkKind, RING_BYTES};
+use crate::attach::{Detail, LinkKind, RING_BYTES};
 use crate::config::Output;
+use crate::probe::Results;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +62,17 @@ pub struct Attach {
     /// Hook system calls by the raw tracepoint even where the BTF one can be had (dearer for other processes).
     #[arg(long)]
     pub raw_tracepoint: bool,
+    /// How much is sent from the kernel: a record a call, or sums of launches and copies, which cost less. SIGUSR1
+    /// changes between them while observing.
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    pub detail: Detail,
+    /// Of which calls failures are told: some, of those reported at return anyway (allocations, waits, graphs), or
+    /// all, by a return probe at each launch and copy too, which makes those half as dear again.
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    pub results: Results,
+    /// Take the CPU stack of one launch in N, such as 1/100, to see who launches; without it none is taken.
+    #[arg(long, value_name = "1/N", value_parser = stack_every, default_value = "0", hide_default_value = true)]
+    pub stacks: u32,
     /// Create this file once all probes are in place, for scripts that start their load then.
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -96,6 +108,18 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value * factor).map_err(|_| "the duration is out of range".to_owned())
 }
 
+/// `1/N`, or 0 for none.
+fn stack_every(text: &str) -> Result<u32, String> {
+    let every = text.strip_prefix("1/").unwrap_or(if text == "0" { text } else { "" });
+    let wrong = |_| "a sample is written 1/N, such as 1/100; 1/1 takes the stack of every launch".to_owned();
+    let every: u32 = every.parse().map_err(wrong)?;
+    if every == 0 && text != "0" {
+        Err("one in 0 cannot be taken: leave --stacks out".to_owned())
+    } else {
+        Ok(every)
+    }
+}
+
 fn ring_bytes(text: &str) -> Result<u32, String> {
     let bytes: u32 = text.parse().map_err(|_| "the size is a number of bytes".to_owned())?;
     if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) {
@@ -123,6 +147,14 @@ mod tests {
         }
         for text in ["", "s", "5 days", "-1s", "1e400s", "nan"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn samples_of_stacks() {
+        assert_eq!((stack_every("1/100"), stack_every("1/1"), stack_every("0")), (Ok(100), Ok(1), Ok(0)));
+        for text in ["100", "1/0", "2/3", "1/", "1/x", ""] {
+            assert!(stack_every(text).is_err(), "{text}");
         }
     }
 

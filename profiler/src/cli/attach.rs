@@ -5,12 +5,15 @@ use super::exit::Usage;
 use crate::attach::KernelSettings;
 use crate::config::Config;
 use crate::export::{Flags, Settings, identity};
-use crate::{pipeline, view};
+use crate::pipeline::{self, Wishes};
+use crate::view;
 use anyhow::Context as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set by SIGINT and SIGTERM.
 static STOP: AtomicBool = AtomicBool::new(false);
+/// Set by SIGUSR1.
+static CHANGE_DETAIL: AtomicBool = AtomicBool::new(false);
 
 /// Observes and writes what was asked for.
 pub fn run(args: &args::Attach) -> anyhow::Result<()> {
@@ -18,7 +21,8 @@ pub fn run(args: &args::Attach) -> anyhow::Result<()> {
     stop_on_signals();
     crate::attach::ensure_tracefs();
     let mut view = view::of(config.output);
-    let summary = pipeline::run(&config, &STOP, view.as_mut())?;
+    let wishes = Wishes { stop: &STOP, change_detail: &CHANGE_DETAIL };
+    let summary = pipeline::run(&config, wishes, view.as_mut())?;
     if let Some(path) = &config.summary {
         let text = serde_json::to_string_pretty(&summary).context("failed to write the summary")?;
         std::fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))?;
@@ -44,6 +48,9 @@ fn resolve(args: &args::Attach) -> anyhow::Result<Config> {
             links: args.links,
             raw_tracepoint: args.raw_tracepoint,
             object: args.ebpf_object.clone(),
+            results: args.results,
+            detail: args.detail,
+            stack_every: args.stacks,
         },
         export,
         given: identity(environment),
@@ -51,8 +58,18 @@ fn resolve(args: &args::Attach) -> anyhow::Result<Config> {
     })
 }
 
-/// The first signal ends the observation in order; the second one ends the program.
+/// The first signal ends the observation in order; the second one ends the program. SIGUSR1 changes the detail level.
 fn stop_on_signals() {
+    extern "C" fn change(_: libc::c_int) {
+        CHANGE_DETAIL.store(true, Ordering::Release);
+    }
+    // SAFETY: as below; no SA_RESETHAND, since the level may be changed any number of times.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        action.sa_sigaction = change as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
+    }
     extern "C" fn handler(_: libc::c_int) {
         STOP.store(true, Ordering::Release);
     }

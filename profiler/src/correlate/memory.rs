@@ -1,13 +1,36 @@
-//! Device memory of the target: live and peak bytes from allocations and frees.
+//! Memory of the target: what is live and what was the most, by device and kind, from allocations and frees.
 
-use std::collections::HashMap;
+use crate::probe::{Memory, Side};
+use std::collections::BTreeMap;
 
-/// Allocations by address, of one process.
-#[derive(Debug, Default)]
-pub struct Allocations {
-    sizes: HashMap<(u32, u64), u64>,
-    /// Sums.
-    pub totals: MemoryTotals,
+/// A piece of memory that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Size.
+    pub bytes: u64,
+    /// Whose account it is on.
+    pub account: Account,
+}
+
+/// What memory is accounted under: its kind and, on a device, which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Account {
+    /// Of which kind.
+    pub kind: Memory,
+    /// Ordinal of the device, as the process numbers it; `None` when it is not known, or not on a device.
+    pub device: Option<u32>,
+}
+
+impl Account {
+    /// The name in summaries: the device's number, `unknown`, or the kind of memory that is on no device.
+    #[must_use]
+    pub fn name(self) -> String {
+        match (self.kind, self.device) {
+            (Memory::Device, Some(device)) => device.to_string(),
+            (Memory::Device, None) => "unknown".to_owned(),
+            (kind, _) => kind.name().to_owned(),
+        }
+    }
 }
 
 /// Bytes handed out and given back since the attach.
@@ -29,40 +52,90 @@ pub struct MemoryTotals {
     pub frees_of_unknown: u64,
 }
 
-impl Allocations {
-    /// An allocation succeeded.
-    pub fn allocated(&mut self, pid: u32, address: u64, bytes: u64) {
-        // An address handed out twice means that its free was not seen: the old block is gone.
-        if let Some(lost) = self.sizes.insert((pid, address), bytes) {
-            self.totals.live_bytes -= lost;
-        }
-        self.totals.allocations += 1;
-        self.totals.allocated_bytes += bytes;
-        self.totals.live_bytes += bytes;
-        self.totals.peak_bytes = self.totals.peak_bytes.max(self.totals.live_bytes);
+/// What one process holds, by address or handle.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    blocks: BTreeMap<u64, Block>,
+    /// Every allocation of the process was seen: what is not known is ordinary host memory.
+    from_start: bool,
+}
+
+/// Blocks of one process that are followed; PyTorch and ggml hold hundreds, no server a million.
+const MOST_BLOCKS: usize = 1 << 20;
+
+impl Blocks {
+    /// The process was observed from before its first allocation.
+    pub fn set_from_start(&mut self) {
+        self.from_start = true;
     }
 
-    /// Memory was given back; its size when it was handed out since the attach.
-    pub fn freed(&mut self, pid: u32, address: u64) -> Option<u64> {
-        self.totals.frees += 1;
-        let Some(bytes) = self.sizes.remove(&(pid, address)) else {
-            self.totals.frees_of_unknown += 1;
-            return None;
-        };
-        self.totals.freed_bytes += bytes;
-        self.totals.live_bytes -= bytes;
-        Some(bytes)
-    }
-
-    /// The process ended, and with it all that it held.
-    pub fn forget_process(&mut self, pid: u32) {
-        let live = &mut self.totals.live_bytes;
-        self.sizes.retain(|(of, _), bytes| {
-            if *of == pid {
-                *live -= *bytes;
+    /// On which side an address lies, if that is known. Managed memory moves, so it is on neither.
+    #[must_use]
+    pub fn side(&self, address: u64) -> Option<Side> {
+        let below = self.blocks.range(..=address).next_back();
+        match below.filter(|(start, block)| address - *start < block.bytes) {
+            Some((_, Block { account: Account { kind: Memory::Device | Memory::Reserved, .. }, .. })) => {
+                Some(Side::Device)
             }
-            *of != pid
-        });
+            Some((_, Block { account: Account { kind: Memory::Pinned, .. }, .. })) => Some(Side::Host),
+            Some((_, Block { account: Account { kind: Memory::Managed, .. }, .. })) => None,
+            None => self.from_start.then_some(Side::Host),
+        }
+    }
+}
+
+/// The accounts of all processes.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    totals: BTreeMap<Account, MemoryTotals>,
+}
+
+impl Accounts {
+    /// An allocation succeeded.
+    pub fn allocated(&mut self, blocks: &mut Blocks, key: u64, block: Block) {
+        if blocks.blocks.len() >= MOST_BLOCKS {
+            blocks.blocks.pop_first();
+        }
+        // An address handed out twice means that its free was not seen: the old block is gone.
+        if let Some(lost) = blocks.blocks.insert(key, block) {
+            self.account(lost.account).live_bytes -= lost.bytes;
+        }
+        let totals = self.account(block.account);
+        totals.allocations += 1;
+        totals.allocated_bytes += block.bytes;
+        totals.live_bytes += block.bytes;
+        totals.peak_bytes = totals.peak_bytes.max(totals.live_bytes);
+    }
+
+    /// Memory was given back; of an address that was handed out before the attach only that is known, and `otherwise`
+    /// says on which account.
+    pub fn freed(&mut self, blocks: &mut Blocks, key: u64, otherwise: Account) {
+        let block = blocks.blocks.remove(&key);
+        let totals = self.account(block.map_or(otherwise, |block| block.account));
+        totals.frees += 1;
+        match block {
+            Some(block) => {
+                totals.freed_bytes += block.bytes;
+                totals.live_bytes -= block.bytes;
+            }
+            None => totals.frees_of_unknown += 1,
+        }
+    }
+
+    /// A process ended, and with it all that it held.
+    pub fn forget(&mut self, blocks: &Blocks) {
+        for block in blocks.blocks.values() {
+            self.account(block.account).live_bytes -= block.bytes;
+        }
+    }
+
+    /// Every account that ever had memory.
+    pub fn totals(&self) -> impl Iterator<Item = (Account, &MemoryTotals)> {
+        self.totals.iter().map(|(account, totals)| (*account, totals))
+    }
+
+    fn account(&mut self, account: Account) -> &mut MemoryTotals {
+        self.totals.entry(account).or_default()
     }
 }
 
@@ -70,16 +143,23 @@ impl Allocations {
 mod tests {
     use super::*;
 
+    const DEVICE: Account = Account { kind: Memory::Device, device: Some(1) };
+    const PINNED: Account = Account { kind: Memory::Pinned, device: None };
+
+    fn block(bytes: u64) -> Block {
+        Block { bytes, account: DEVICE }
+    }
+
     #[test]
     fn live_and_peak_follow_allocations_and_frees() {
-        let mut memory = Allocations::default();
-        memory.allocated(1, 0x10, 100);
-        memory.allocated(1, 0x20, 50);
-        assert_eq!(memory.freed(1, 0x10), Some(100));
-        memory.allocated(1, 0x10, 20);
-        assert_eq!(memory.freed(1, 0x99), None);
-        memory.allocated(2, 0x10, 5);
-        memory.forget_process(2);
+        let (mut accounts, mut one, mut other) = (Accounts::default(), Blocks::default(), Blocks::default());
+        accounts.allocated(&mut one, 0x10, block(100));
+        accounts.allocated(&mut one, 0x20, block(50));
+        accounts.freed(&mut one, 0x10, DEVICE);
+        accounts.allocated(&mut one, 0x10, block(20));
+        accounts.freed(&mut one, 0x99, DEVICE);
+        accounts.allocated(&mut other, 0x10, block(5));
+        accounts.forget(&other);
         let expected = MemoryTotals {
             allocated_bytes: 175,
             freed_bytes: 100,
@@ -89,6 +169,19 @@ mod tests {
             frees: 2,
             frees_of_unknown: 1,
         };
-        assert_eq!(memory.totals, expected);
+        assert_eq!(accounts.totals().collect::<Vec<_>>(), [(DEVICE, &expected)]);
+        assert_eq!(DEVICE.name(), "1");
+    }
+
+    #[test]
+    fn addresses_inside_a_block_are_on_its_side() {
+        let (mut accounts, mut blocks) = (Accounts::default(), Blocks::default());
+        accounts.allocated(&mut blocks, 0x1000, block(0x100));
+        accounts.allocated(&mut blocks, 0x2000, Block { bytes: 0x10, account: PINNED });
+        assert_eq!(blocks.side(0x10ff), Some(Side::Device));
+        assert_eq!(blocks.side(0x200f), Some(Side::Host));
+        assert_eq!((blocks.side(0x1100), blocks.side(0xfff)), (None, None));
+        blocks.set_from_start();
+        assert_eq!(blocks.side(0x1100), Some(Side::Host), "all of the device's memory is known");
     }
 }

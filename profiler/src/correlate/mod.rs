@@ -9,8 +9,13 @@
 //! sockets ───► http ─► signals ───────────────┘
 //! ```
 
+mod arguments;
 mod capture;
 mod connection;
+mod count;
+mod device;
+mod failure;
+mod graph;
 mod kernel;
 mod memory;
 mod operation;
@@ -20,18 +25,21 @@ mod step;
 mod totals;
 
 pub use connection::{ConnectionCounts, Connections};
-pub use kernel::KernelKey;
-pub use memory::MemoryTotals;
+pub use failure::{Failures, OutOfMemory};
+pub use kernel::{KernelKey, Naming};
+pub use memory::{Account, MemoryTotals};
 pub use operation::Ignored;
 pub use request::{Evidence, Outcome, Request, Thinned};
 pub use share::Share;
 pub use step::{Step, Work};
-pub use totals::{MOST_KERNELS, Totals};
+pub use totals::{Counted, MOST_KERNELS, Totals};
 
-use crate::decode::{Body, Change, Event, GpuCall};
-use crate::probe::Direction;
-use memory::Allocations;
+use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
+use crate::probe::{self, Direction, Layer, Memory};
+use count::Counts;
+use memory::{Accounts, Block, Blocks};
 use operation::{Operation, Reader};
+use profiler_common::event::{Count, CountKey};
 use std::collections::HashMap;
 use step::Steps;
 
@@ -48,13 +56,42 @@ pub struct Outcomes {
     pub uninteresting: Vec<u64>,
     /// Processes that changed in a way that `attach` must look at.
     pub changes: Vec<(u32, Change)>,
+    /// What calls told about kernels' names, with their process.
+    pub names: Vec<(u32, Naming)>,
+    /// Kernels that were counted in the kernel for the first time.
+    pub kernels: Vec<KernelKey>,
+    /// Copies that were counted in the kernel: direction and bytes.
+    pub counted_copies: Vec<(Direction, u64)>,
+    /// Stacks of launches that count once, with their process.
+    pub stacks: Vec<(u32, Stack)>,
+    /// Large pieces of device memory that were handed out.
+    pub reservations: Vec<Reservation>,
 }
+
+/// A large piece of device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Process.
+    pub pid: u32,
+    /// Size.
+    pub bytes: u64,
+    /// Device, if known.
+    pub device: Option<u32>,
+    /// Return address of the call: who asked.
+    pub caller: u64,
+}
+
+/// From this size on an allocation is a reservation worth naming: a model's weights, a KV cache, a pool's segment.
+pub const RESERVATION_BYTES: u64 = 64 << 20;
 
 /// The correlation of one target group.
 #[derive(Debug, Default)]
 pub struct Engine {
     processes: HashMap<u32, Process>,
-    memory: Allocations,
+    memory: Accounts,
+    counts: Counts,
+    /// Calls have been counted in the kernel.
+    counting: bool,
     connections: Connections,
     totals: Totals,
     /// Turns with each step, so that what does not divide goes to each member in turn.
@@ -66,12 +103,22 @@ pub struct Engine {
 struct Process {
     reader: Reader,
     steps: Steps,
+    blocks: Blocks,
+    /// What each thread was told to have sent so far.
+    bursts: HashMap<u32, Burst>,
 }
 
 impl Engine {
     /// The text ranges of a process's probed runtime libraries: driver calls from there are nested.
     pub fn set_runtime(&mut self, pid: u32, ranges: Vec<(u64, u64)>) {
         self.process(pid).reader.set_runtime(ranges);
+    }
+
+    /// The process's GPU libraries came after the attach: nothing of its GPU calls was missed.
+    pub fn set_from_start(&mut self, pid: u32) {
+        let process = self.process(pid);
+        process.reader.set_from_start();
+        process.blocks.set_from_start();
     }
 
     /// A connection that was open before the attach.
@@ -95,10 +142,25 @@ impl Engine {
         &self.totals
     }
 
-    /// Device memory since the attach.
+    /// Memory since the attach, by account.
+    pub fn memory(&self) -> impl Iterator<Item = (Account, &MemoryTotals)> {
+        self.memory.totals()
+    }
+
+    /// Device memory since the attach, all devices together.
     #[must_use]
-    pub fn memory(&self) -> MemoryTotals {
-        self.memory.totals
+    pub fn device_memory(&self) -> MemoryTotals {
+        let mut sum = MemoryTotals::default();
+        for (_, totals) in self.memory().filter(|(account, _)| account.kind == Memory::Device) {
+            sum.allocated_bytes += totals.allocated_bytes;
+            sum.freed_bytes += totals.freed_bytes;
+            sum.live_bytes += totals.live_bytes;
+            sum.peak_bytes += totals.peak_bytes;
+            sum.allocations += totals.allocations;
+            sum.frees += totals.frees;
+            sum.frees_of_unknown += totals.frees_of_unknown;
+        }
+        sum
     }
 
     /// Requests under way.
@@ -117,6 +179,11 @@ impl Engine {
     pub fn event(&mut self, event: Event, out: &mut Outcomes) {
         match event.body {
             Body::Gpu(call) => self.gpu((event.pid, event.tid, event.time_ns), &call, out),
+            Body::Stack(stack) => self.stack(event.pid, *stack, out),
+            Body::Burst(burst) => {
+                self.totals.joined += 1;
+                self.burst(event.pid, event.tid, burst, out);
+            }
             Body::Socket(socket) => {
                 self.totals.joined += 1;
                 self.connections.event(event.pid, event.time_ns, socket, out);
@@ -152,9 +219,17 @@ impl Engine {
             self.join(&mut closed, out);
             self.closed = closed;
             self.totals.captured_launches += process.reader.captured_launches();
+            self.totals.cut_batches += process.reader.cut_batches();
+            self.memory.forget(&process.blocks);
         }
-        self.memory.forget_process(pid);
         self.connections.process_gone(pid, time_ns, out);
+    }
+
+    /// Batches of copies of which only a part of the bytes is known.
+    #[must_use]
+    pub fn cut_batches(&self) -> u64 {
+        self.totals.cut_batches
+            + self.processes.values().map(|process| process.reader.cut_batches()).sum::<u64>()
     }
 
     /// Kernel launches recorded into graphs instead of run.
@@ -164,30 +239,103 @@ impl Engine {
             + self.processes.values().map(|process| process.reader.captured_launches()).sum::<u64>()
     }
 
+    /// Calls are counted in the kernel from here on, or may be.
+    pub fn set_counting(&mut self) {
+        self.counting = true;
+        self.processes.values_mut().for_each(|process| process.reader.set_counted());
+    }
+
+    /// Takes the kernel side's sums by kernel as they stand; what they rose by is new.
+    pub fn counted(&mut self, sums: &[(CountKey, Count)], out: &mut Outcomes) {
+        for (key, sum) in sums {
+            let (more, first) = self.counts.rise(key, sum);
+            if more.count == 0 {
+                continue;
+            }
+            self.totals.counted(key, &more);
+            count::tell(key, &more, first, out);
+        }
+    }
+
+    /// Takes what a thread has sent so far, as the kernel side counted it.
+    pub fn burst(&mut self, pid: u32, tid: u32, now: Burst, out: &mut Outcomes) {
+        let process = self.process(pid);
+        let before = process.bursts.insert(tid, now).unwrap_or_default();
+        let more = Burst {
+            launches: now.launches.saturating_sub(before.launches),
+            copies: now.copies.saturating_sub(before.copies),
+            copy_bytes: now.copy_bytes.saturating_sub(before.copy_bytes),
+            first_ns: if now.first_ns == 0 { now.last_ns } else { now.first_ns },
+            last_ns: now.last_ns,
+        };
+        if more.launches + more.copies > 0 {
+            self.operate((pid, tid, now.last_ns), &Operation::Burst(more), out);
+        }
+    }
+
     fn gpu(&mut self, at: (u32, u32, u64), call: &GpuCall, out: &mut Outcomes) {
-        self.totals.call(call.api);
-        let (pid, tid, _) = at;
-        let process = self.processes.entry(pid).or_insert_with(|| Process::new(pid));
-        let operation = match process.reader.read(tid, call) {
+        let (pid, tid, time_ns) = at;
+        // A failure was counted as a call when it was entered.
+        self.totals.calls_of(call.api, u64::from(!matches!(call.data, CallData::Failed { .. })));
+        self.failure(call);
+        let process = self.processes.entry(pid).or_insert_with(|| Process::new(pid, self.counting));
+        let operation = match process.reader.read(tid, call, &process.blocks) {
             Ok(operation) => operation,
             Err(reason) => return self.totals.ignored(reason),
         };
         self.totals.joined += 1;
         match operation {
-            Operation::Allocated { address, bytes } => self.memory.allocated(pid, address, bytes),
-            Operation::Freed { address } => drop(self.memory.freed(pid, address)),
-            _ => {
-                if let Operation::Copy { direction, bytes, .. } = operation {
-                    out.copies.push((direction, bytes));
-                }
-                process.steps.operation(at, &operation, &mut self.closed);
-                if !self.closed.is_empty() {
-                    let mut closed = std::mem::take(&mut self.closed);
-                    self.join(&mut closed, out);
-                    self.closed = closed;
+            Operation::Allocated { key, bytes, kind, device, caller } => {
+                let block = Block { bytes, account: Account { kind, device } };
+                self.memory.allocated(&mut process.blocks, key, block);
+                if kind == Memory::Device && bytes >= RESERVATION_BYTES {
+                    out.reservations.push(Reservation { pid, bytes, device, caller });
                 }
             }
+            Operation::Freed { key, kind, device } => {
+                let device = device.filter(|_| kind == Memory::Device);
+                self.memory.freed(&mut process.blocks, key, Account { kind, device });
+            }
+            Operation::AllocationFailed { bytes, device, result } => {
+                let failed = OutOfMemory { pid, api: call.api, bytes, device, time_ns };
+                self.totals.failures.allocation(result, failed);
+            }
+            Operation::Collective { bytes } => self.totals.collective(call.api, bytes),
+            Operation::Named(naming) => out.names.push((pid, naming)),
+            operation => self.operate(at, &operation, out),
         }
+    }
+
+    fn failure(&mut self, call: &GpuCall) {
+        if let CallData::Failed { result } | CallData::Returned { result, .. } = call.data
+            && result != 0
+        {
+            self.totals.failures.add(call.api, result);
+        }
+    }
+
+    /// An operation goes into its step, and closed steps to their requests.
+    fn operate(&mut self, at: (u32, u32, u64), operation: &Operation, out: &mut Outcomes) {
+        if let Operation::Copy { direction, bytes, .. } = operation {
+            out.copies.push((*direction, *bytes));
+        }
+        let mut closed = std::mem::take(&mut self.closed);
+        self.process(at.0).steps.operation(at, operation, &mut closed);
+        if !closed.is_empty() {
+            self.join(&mut closed, out);
+        }
+        self.closed = closed;
+    }
+
+    /// The stack of a driver's half is that of the runtime call around it, which has been seen.
+    fn stack(&mut self, pid: u32, stack: Stack, out: &mut Outcomes) {
+        let inner = probe::api(stack.api).is_some_and(|api| api.layer == Layer::Driver)
+            && self.process(pid).reader.is_in_runtime(stack.caller);
+        if inner {
+            return self.totals.ignored(Ignored::Nested);
+        }
+        self.totals.joined += 1;
+        out.stacks.push((pid, stack));
     }
 
     /// Gives each closed step to the requests that may have ridden in it.
@@ -203,6 +351,7 @@ impl Engine {
     fn changed(&mut self, pid: u32, tid: u32, change: Change, out: &mut Outcomes) {
         if let (Change::Exited, Some(process)) = (change, self.processes.get_mut(&pid)) {
             process.reader.forget_thread(tid);
+            process.bursts.remove(&tid);
         }
         if !matches!(change, Change::Exited) || pid == tid {
             out.changes.push((pid, change));
@@ -210,13 +359,17 @@ impl Engine {
     }
 
     fn process(&mut self, pid: u32) -> &mut Process {
-        self.processes.entry(pid).or_insert_with(|| Process::new(pid))
+        self.processes.entry(pid).or_insert_with(|| Process::new(pid, self.counting))
     }
 }
 
 impl Process {
-    fn new(pid: u32) -> Self {
-        Self { reader: Reader::new(pid), steps: Steps::default() }
+    fn new(pid: u32, counting: bool) -> Self {
+        let mut reader = Reader::new(pid);
+        if counting {
+            reader.set_counted();
+        }
+        Self { reader, ..Self::default() }
     }
 }
 

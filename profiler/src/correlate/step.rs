@@ -4,9 +4,10 @@
 //! (or an event in it, or the device) returns. Work that nobody waits for closes after a pause. This is the
 //! engine-agnostic reading of an iteration; adapters that hear the engine itself replace it where they exist.
 
-use super::capture::Nodes;
+use super::graph::Nodes;
 use super::kernel::KernelKey;
 use super::operation::{Operation, Waited};
+use crate::decode::Burst;
 use crate::probe::Direction;
 use std::collections::HashMap;
 
@@ -42,8 +43,14 @@ pub struct Work {
     pub unknown_graphs: u64,
     /// Copies: count and bytes by direction, in the order of [`Direction::ALL`].
     pub copies: [(u64, u64); 5],
-    /// Memory sets.
-    pub sets: u64,
+    /// Memory sets: count and bytes.
+    pub sets: (u64, u64),
+    /// Host functions that streams called.
+    pub host_functions: u64,
+    /// Of these launches, those that were counted in the kernel and are known by kernel only as sums.
+    pub counted_launches: u64,
+    /// Copies that were counted in the kernel, in any direction: count and bytes. Not in `copies`.
+    pub counted_copies: (u64, u64),
     /// Kernel launches by kernel: launched directly, and as graph nodes.
     pub kernels: HashMap<KernelKey, (u64, u64)>,
 }
@@ -52,13 +59,13 @@ impl Work {
     /// Copies in any direction.
     #[must_use]
     pub fn copy_count(&self) -> u64 {
-        self.copies.iter().map(|(count, _)| count).sum()
+        self.copies.iter().map(|(count, _)| count).sum::<u64>() + self.counted_copies.0
     }
 
     /// Bytes copied in any direction.
     #[must_use]
     pub fn copy_bytes(&self) -> u64 {
-        self.copies.iter().map(|(_, bytes)| bytes).sum()
+        self.copies.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.counted_copies.1
     }
 
     /// Adds the counts of other work to this; its kernels are the caller's business.
@@ -67,7 +74,9 @@ impl Work {
         self.graph_launches += other.graph_launches;
         self.graph_nodes += other.graph_nodes;
         self.unknown_graphs += other.unknown_graphs;
-        self.sets += other.sets;
+        self.sets.0 += other.sets.0;
+        self.sets.1 += other.sets.1;
+        self.host_functions += other.host_functions;
         for (mine, theirs) in self.copies.iter_mut().zip(&other.copies) {
             mine.0 += theirs.0;
             mine.1 += theirs.1;
@@ -76,10 +85,7 @@ impl Work {
 
     fn add_operation(&mut self, operation: &Operation) {
         match operation {
-            Operation::Launch { kernel, .. } => {
-                self.launches += 1;
-                self.kernels.entry(*kernel).or_default().0 += 1;
-            }
+            Operation::Launch { kernel, .. } => self.add_launch(*kernel),
             Operation::GraphLaunch { nodes, .. } => {
                 self.graph_launches += 1;
                 match nodes {
@@ -87,10 +93,25 @@ impl Work {
                     None => self.unknown_graphs += 1,
                 }
             }
-            Operation::Copy { direction, bytes, .. } => self.add_copy(*direction, 1, *bytes),
-            Operation::Set { .. } => self.sets += 1,
+            Operation::Copy { direction, count, bytes, .. } => self.add_copy(*direction, *count, *bytes),
+            Operation::Set { bytes, .. } => {
+                self.sets.0 += 1;
+                self.sets.1 += bytes;
+            }
+            Operation::HostFunction { .. } => self.host_functions += 1,
+            Operation::Burst(burst) => {
+                self.launches += burst.launches;
+                self.counted_launches += burst.launches;
+                self.counted_copies.0 += burst.copies;
+                self.counted_copies.1 += burst.copy_bytes;
+            }
             _ => {}
         }
+    }
+
+    fn add_launch(&mut self, kernel: KernelKey) {
+        self.launches += 1;
+        self.kernels.entry(kernel).or_default().0 += 1;
     }
 
     fn add_nodes(&mut self, nodes: &Nodes) {
@@ -101,6 +122,9 @@ impl Work {
         for (direction, (count, bytes)) in &nodes.copies {
             self.add_copy(*direction, *count, *bytes);
         }
+        self.sets.0 += nodes.sets.0;
+        self.sets.1 += nodes.sets.1;
+        self.host_functions += nodes.host_functions;
     }
 
     fn add_copy(&mut self, direction: Direction, count: u64, bytes: u64) {
@@ -110,6 +134,9 @@ impl Work {
         }
     }
 }
+
+/// Stream of a step whose operations were counted in the kernel: which streams they went to is not known.
+pub const ANY_STREAM: u64 = u64::MAX;
 
 /// The open steps of one process.
 #[derive(Debug, Default)]
@@ -128,19 +155,36 @@ impl Steps {
         match *operation {
             Operation::Launch { stream, .. }
             | Operation::GraphLaunch { stream, .. }
+            | Operation::HostFunction { stream }
             | Operation::Set { stream, .. } => {
                 self.step(pid, tid, stream, time_ns).take(operation, time_ns);
+            }
+            Operation::Launches(ref launches) => {
+                for (kernel, stream) in launches {
+                    let step = self.step(pid, tid, *stream, time_ns);
+                    step.end_ns = time_ns;
+                    step.work.add_launch(*kernel);
+                }
+            }
+            Operation::Burst(Burst { first_ns, last_ns, .. }) => {
+                self.step(pid, tid, ANY_STREAM, first_ns).take(operation, last_ns);
             }
             Operation::Copy { stream, blocks, .. } => {
                 self.step(pid, tid, stream, time_ns).take(operation, time_ns);
                 if blocks {
-                    self.close(time_ns, Some(0), closed, |step| step.tid == tid && step.stream == stream);
+                    self.close(time_ns, Some(0), closed, |step| {
+                        step.tid == tid && (step.stream == stream || step.stream == ANY_STREAM)
+                    });
                 }
             }
             Operation::Synchronized { what, entered_ns } => {
                 self.synchronized(tid, what, entered_ns, time_ns, closed);
             }
-            Operation::Allocated { .. } | Operation::Freed { .. } => {}
+            Operation::Collective { .. }
+            | Operation::Allocated { .. }
+            | Operation::Freed { .. }
+            | Operation::AllocationFailed { .. }
+            | Operation::Named(_) => {}
         }
     }
 
@@ -178,7 +222,8 @@ impl Steps {
                 // Usually the thread that launched waits; some engines leave the wait to another.
                 let own = self.open.iter().any(|step| step.tid == tid && step.stream == stream);
                 self.close(time_ns, blocked, closed, |step| {
-                    step.stream == stream && (step.tid == tid || !own)
+                    (step.stream == stream && (step.tid == tid || !own))
+                        || (step.stream == ANY_STREAM && step.tid == tid)
                 });
             }
             Waited::Event(None) => {}
@@ -291,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_blocking_copy_is_a_boundary() {
-        let copy = Operation::Copy { direction: Direction::DtoH, bytes: 4, stream: 0, blocks: true };
+        let copy =
+            Operation::Copy { direction: Direction::DtoH, count: 1, bytes: 4, stream: 0, blocks: true };
         let closed = check(&[(1, 10, launch(0)), (1, 20, copy)], &[(1, 0, 10, 20, 1)]);
         assert_eq!((closed[0].work.copy_count(), closed[0].work.copy_bytes()), (1, 4));
     }

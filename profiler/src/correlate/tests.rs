@@ -20,7 +20,7 @@ fn launch(time_ns: u64) -> Event {
 }
 
 fn wait(entered_ns: u64, time_ns: u64) -> Event {
-    let data = CallData::Returned { entered_ns, args: [1, 0, 0, 0, 0], result: 0, out: 0 };
+    let data = CallData::Returned { entered_ns, caller: 0, args: [1, 0, 0, 0, 0, 0], result: 0, out: [0; 2] };
     event(20, time_ns, Body::Gpu(GpuCall { api: index("cudaStreamSynchronize"), data }))
 }
 
@@ -149,7 +149,10 @@ fn what_is_no_http_is_told_once_and_left_alone() {
 fn every_event_is_joined_or_ignored_for_a_reason() {
     let mut engine = Engine::default();
     let (before, after) = exchange(1);
-    let record = GpuCall { api: index("cudaEventRecord"), data: CallData::Entered { args: [9, 1, 0, 0, 0] } };
+    let record = GpuCall {
+        api: index("cudaEventRecord"),
+        data: CallData::Entered { caller: 0, args: [9, 1, 0, 0, 0, 0] },
+    };
     let events =
         [before, vec![launch(2000), event(20, 2001, Body::Gpu(record)), wait(2200, 4000)], after].concat();
     let count = events.len() as u64;

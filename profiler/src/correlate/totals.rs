@@ -1,9 +1,11 @@
 //! Sums since the attach: what the summary and the metrics are made of.
 
+use super::failure::Failures;
 use super::kernel::KernelKey;
 use super::operation::Ignored;
 use super::step::{Step, Work};
-use crate::probe;
+use crate::probe::{self, Direction, Meaning, Way};
+use profiler_common::event::{Count, CountKey, counted};
 use std::collections::BTreeMap;
 
 /// Kernels counted by themselves; launches of further ones are counted together.
@@ -34,6 +36,25 @@ pub struct Totals {
     pub unattributed_launches: u64,
     /// Launches recorded into graphs by processes that are gone.
     pub captured_launches: u64,
+    /// What was counted in the kernel instead of sent.
+    pub counted: Counted,
+    /// Collectives and messages between devices, by function: count and bytes.
+    pub collectives: BTreeMap<u16, (u64, u64)>,
+    /// Calls that failed.
+    pub failures: Failures,
+    /// Batches of copies of which only a part of the bytes is known.
+    pub cut_batches: u64,
+}
+
+/// Calls that were counted in the kernel instead of sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counted {
+    /// Launches and copies.
+    pub own: u64,
+    /// The driver's halves of runtime calls.
+    pub nested: u64,
+    /// Queries that were answered "not ready".
+    pub not_ready: u64,
 }
 
 impl Default for Totals {
@@ -51,14 +72,52 @@ impl Default for Totals {
             unattributed_ns: 0,
             unattributed_launches: 0,
             captured_launches: 0,
+            counted: Counted::default(),
+            collectives: BTreeMap::new(),
+            failures: Failures::default(),
+            cut_batches: 0,
         }
     }
 }
 
 impl Totals {
-    pub(super) fn call(&mut self, api: u16) {
+    pub(super) fn calls_of(&mut self, api: u16, calls: u64) {
         if let Some(count) = self.calls.get_mut(usize::from(api)) {
-            *count += 1;
+            *count += calls;
+        }
+    }
+
+    pub(super) fn collective(&mut self, api: u16, bytes: u64) {
+        let (count, sum) = self.collectives.entry(api).or_default();
+        *count += 1;
+        *sum += bytes;
+    }
+
+    /// Takes what the kernel side has counted since the last time.
+    pub(super) fn counted(&mut self, key: &CountKey, more: &Count) {
+        self.calls_of(key.api, more.count);
+        match key.detail {
+            counted::OWN => self.counted.own += more.count,
+            counted::NESTED => return self.counted.nested += more.count,
+            _ => return self.counted.not_ready += more.count,
+        }
+        match probe::api(key.api).map(|api| api.meaning) {
+            Some(Meaning::Launch) => {
+                self.work.launches += more.count;
+                let kernel = KernelKey { pid: key.tgid, function: key.function };
+                self.add_kernel(kernel, more.count, 0);
+            }
+            Some(Meaning::Copy { way, .. }) => {
+                let direction = match way {
+                    Way::Fixed(direction) => direction,
+                    _ => Direction::from_memcpy_kind(key.function),
+                };
+                if let Some(sums) = self.work.copies.get_mut(direction as usize) {
+                    sums.0 += more.count;
+                    sums.1 += more.bytes;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -80,6 +139,8 @@ impl Totals {
 
     fn add_work(&mut self, work: &Work) {
         self.work.add_counts(work);
+        // What was counted in the kernel comes by kernel, not by step.
+        self.work.launches -= work.counted_launches;
         for (kernel, (direct, nodes)) in &work.kernels {
             self.add_kernel(*kernel, *direct, *nodes);
         }

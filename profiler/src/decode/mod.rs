@@ -6,6 +6,8 @@ mod record;
 
 pub use record::decode;
 
+use profiler_common::event::{WIDE_ARGS, WIDE_WORDS};
+
 /// Why a record was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rejected {
@@ -53,6 +55,10 @@ pub struct Event {
 pub enum Body {
     /// A GPU function was called.
     Gpu(GpuCall),
+    /// The stack of a launch.
+    Stack(Box<Stack>),
+    /// What a thread has sent to the GPU, counted in the kernel.
+    Burst(Burst),
     /// A socket moved.
     Socket(Socket),
     /// The process itself changed.
@@ -60,7 +66,7 @@ pub enum Body {
 }
 
 /// A call of a GPU function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuCall {
     /// Index into the probe catalogue; known to be in range.
     pub api: u16,
@@ -69,26 +75,86 @@ pub struct GpuCall {
 }
 
 /// What is known of a GPU call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallData {
     /// A kernel launch.
     Launch(Launch),
     /// Anything else, seen at entry.
     Entered {
-        /// Register arguments.
-        args: [u64; 5],
+        /// Return address; 0 where it was not asked for.
+        caller: u64,
+        /// The first six arguments.
+        args: [u64; 6],
     },
     /// Anything else, seen at return.
     Returned {
         /// When it was entered, `CLOCK_MONOTONIC` nanoseconds.
         entered_ns: u64,
-        /// Register arguments.
-        args: [u64; 5],
+        /// Return address; 0 where it was not asked for.
+        caller: u64,
+        /// The first six arguments.
+        args: [u64; 6],
         /// `cudaError_t` or `CUresult`: 0 is success.
         result: i64,
-        /// What the out argument pointed to.
-        out: u64,
+        /// What the out argument and the second one pointed to.
+        out: [u64; 2],
     },
+    /// A call with many arguments or a structure, seen at entry.
+    Wide(Box<Wide>),
+    /// A call that has been reported at its entry failed.
+    Failed {
+        /// `cudaError_t` or `CUresult`.
+        result: i64,
+    },
+    /// A handle was handed out for something with a name.
+    Named {
+        /// The handle.
+        handle: u64,
+        /// The name.
+        name: Box<str>,
+        /// It went on.
+        cut: bool,
+    },
+}
+
+/// The arguments of a call that six do not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wide {
+    /// Return address.
+    pub caller: u64,
+    /// Arguments in order.
+    pub args: [u64; WIDE_ARGS],
+    /// The structure that one of them points to; or sum, summed and present elements, and the first destination and
+    /// source of an array.
+    pub pointee: [u64; WIDE_WORDS],
+}
+
+/// The user stack of a launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Index into the probe catalogue; known to be in range.
+    pub api: u16,
+    /// Which kernel.
+    pub function: u64,
+    /// Return address of the launch.
+    pub caller: u64,
+    /// Return addresses, innermost first; the caller is among them.
+    pub frames: Vec<u64>,
+}
+
+/// What a thread has sent so far, as sums that only rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Burst {
+    /// First operation since the last one told, `CLOCK_MONOTONIC` nanoseconds.
+    pub first_ns: u64,
+    /// Last operation, likewise.
+    pub last_ns: u64,
+    /// Launches.
+    pub launches: u64,
+    /// Copies.
+    pub copies: u64,
+    /// Bytes copied.
+    pub copy_bytes: u64,
 }
 
 /// The arguments of a kernel launch.

@@ -1,8 +1,10 @@
 //! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
 
-use super::{Body, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket};
+use super::{
+    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Wide,
+};
 use crate::probe;
-use profiler_common::event::{change, direction, end_reason, kind};
+use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, kind};
 
 /// Reads one record.
 ///
@@ -20,10 +22,17 @@ pub fn decode(record: &[u8]) -> Result<Event, Rejected> {
     };
     let body = match kind {
         kind::LAUNCH => launch(&head, &mut fields)?,
-        kind::CALL => {
-            Body::Gpu(GpuCall { api: head.api()?, data: CallData::Entered { args: fields.args()? } })
-        }
-        kind::CALL_DONE => Body::Gpu(GpuCall { api: head.api()?, data: returned(&mut fields)? }),
+        kind::CALL => head.call(CallData::Entered { caller: fields.u64()?, args: fields.words()? })?,
+        kind::CALL_DONE => head.call(returned(&mut fields)?)?,
+        kind::WIDE_CALL => head.call(CallData::Wide(Box::new(Wide {
+            caller: fields.u64()?,
+            args: fields.words()?,
+            pointee: fields.words()?,
+        })))?,
+        kind::CALL_FAILED => head.call(CallData::Failed { result: fields.u64()?.cast_signed() })?,
+        kind::NAMED => head.call(named(&mut fields)?)?,
+        kind::STACK => Body::Stack(Box::new(stack(&head, &mut fields)?)),
+        kind::BURST => Body::Burst(burst(&mut fields)?),
         kind::SOCKET_OPEN => Body::Socket(Socket::Opened {
             connection: fields.u64()?,
             fd: fields.u32()?,
@@ -49,6 +58,10 @@ impl Head {
     fn api(&self) -> Result<u16, Rejected> {
         probe::api(self.api).map(|_| self.api).ok_or(Rejected::UnknownApi)
     }
+
+    fn call(&self, data: CallData) -> Result<Body, Rejected> {
+        Ok(Body::Gpu(GpuCall { api: self.api()?, data }))
+    }
 }
 
 fn launch(head: &Head, fields: &mut Fields) -> Result<Body, Rejected> {
@@ -62,9 +75,40 @@ fn launch(head: &Head, fields: &mut Fields) -> Result<Body, Rejected> {
 fn returned(fields: &mut Fields) -> Result<CallData, Rejected> {
     Ok(CallData::Returned {
         entered_ns: fields.u64()?,
-        args: fields.args()?,
+        caller: fields.u64()?,
+        args: fields.words()?,
         result: fields.u64()?.cast_signed(),
-        out: fields.u64()?,
+        out: fields.words()?,
+    })
+}
+
+/// A name is text for people: bytes that are no UTF-8 are replaced.
+fn named(fields: &mut Fields) -> Result<CallData, Rejected> {
+    let (handle, len, cut) = (fields.u64()?, fields.u32()?, fields.u32()? != 0);
+    let bytes = fields.0.get(..len as usize).ok_or(Rejected::Truncated)?;
+    Ok(CallData::Named { handle, name: String::from_utf8_lossy(bytes).into(), cut })
+}
+
+/// The kernel's walk starts at the probed function and, unless that begins with `push %rbp`, misses who called it
+/// (arch/x86/events/core.c, `is_uprobe_at_func_entry`): the caller is put where it belongs.
+fn stack(head: &Head, fields: &mut Fields) -> Result<Stack, Rejected> {
+    let (function, caller) = (fields.u64()?, fields.u64()?);
+    let frames: [u64; STACK_FRAMES] = fields.words()?;
+    let found = frames.get(..usize::from(head.detail)).ok_or(Rejected::BadValue)?;
+    let mut frames = found.to_vec();
+    if caller != 0 && frames.get(1) != Some(&caller) {
+        frames.insert(frames.len().min(1), caller);
+    }
+    Ok(Stack { api: head.api()?, function, caller, frames })
+}
+
+fn burst(fields: &mut Fields) -> Result<Burst, Rejected> {
+    Ok(Burst {
+        first_ns: fields.u64()?,
+        last_ns: fields.u64()?,
+        launches: fields.u64()?,
+        copies: fields.u64()?,
+        copy_bytes: fields.u64()?,
     })
 }
 
@@ -123,8 +167,12 @@ impl Fields<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn args(&mut self) -> Result<[u64; 5], Rejected> {
-        Ok([self.u64()?, self.u64()?, self.u64()?, self.u64()?, self.u64()?])
+    fn words<const N: usize>(&mut self) -> Result<[u64; N], Rejected> {
+        let mut words = [0; N];
+        for word in &mut words {
+            *word = self.u64()?;
+        }
+        Ok(words)
     }
 }
 
@@ -191,9 +239,9 @@ mod tests {
 
     #[test]
     fn every_prefix_of_every_kind_is_rejected_or_read() {
-        for kind in 0..12 {
-            for detail in 0..6 {
-                let full = [bytes(&head(kind, detail)), vec![0; 64]].concat();
+        for kind in 0..14 {
+            for detail in [0, 1, 2, 3, 4, 5, 64, 65] {
+                let full = [bytes(&head(kind, detail)), vec![0; 560]].concat();
                 for len in 0..full.len() {
                     let _ = decode(&full[..len]);
                 }
@@ -201,8 +249,39 @@ mod tests {
             }
         }
         assert_eq!(decode(&bytes(&head(99, 0))).unwrap_err(), Rejected::UnknownKind);
-        let mut unknown = event::Call { head: head(kind::CALL, 0), args: [0; 5] };
+        let mut unknown = event::Call { head: head(kind::CALL, 0), caller: 0, args: [0; 6] };
         unknown.head.api = u16::MAX;
         assert_eq!(decode(&bytes(&unknown)).unwrap_err(), Rejected::UnknownApi);
+    }
+
+    #[test]
+    fn the_caller_of_a_launch_is_on_its_stack() {
+        let stack = |found: &[u64], caller| {
+            let mut frames = [0; STACK_FRAMES];
+            frames[..found.len()].copy_from_slice(found);
+            let head = head(kind::STACK, found.len() as u16);
+            let record = event::Stack { head, function: 7, caller, frames };
+            let Body::Stack(stack) = decode(&bytes(&record)).unwrap().body else { panic!("no stack") };
+            stack.frames
+        };
+        assert_eq!(stack(&[1, 2, 3], 2), [1, 2, 3]);
+        assert_eq!(stack(&[1, 3], 2), [1, 2, 3]);
+        assert_eq!(stack(&[1], 2), [1, 2]);
+        assert_eq!(stack(&[], 2), [2]);
+        assert_eq!(stack(&[1, 3], 0), [1, 3]);
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_the_record_says() {
+        let named = event::Named { head: head(kind::NAMED, 0), handle: 0xf, len: 3, cut: 1 };
+        let mut record = bytes(&named);
+        record.extend(b"abcdef");
+        let Body::Gpu(GpuCall { data: CallData::Named { handle, name, cut }, .. }) =
+            decode(&record).unwrap().body
+        else {
+            panic!("no name");
+        };
+        assert_eq!((handle, &*name, cut), (0xf, "abc", true));
+        assert_eq!(decode(&record[..41]).unwrap_err(), Rejected::Truncated);
     }
 }

@@ -49,6 +49,13 @@ impl Observer {
         }
     }
 
+    /// Takes bytes of copies that were counted together: their sizes are not known one by one.
+    pub fn counted_copies(&self, direction: Direction, bytes: u64) {
+        if let Some((_, sum)) = self.copies.get(direction as usize) {
+            sum.add(bytes);
+        }
+    }
+
     /// Takes a closed step.
     pub fn step(&self, step: &Step) {
         self.steps.record(seconds(step.end_ns.saturating_sub(step.start_ns)), None);
@@ -59,7 +66,7 @@ impl Observer {
         let totals = engine.totals();
         self.launches.observe(totals.work.launches);
         self.graph_launches.observe(totals.work.graph_launches);
-        let memory = engine.memory();
+        let memory = engine.device_memory();
         self.allocated.observe(memory.allocated_bytes);
         self.freed.observe(memory.freed_bytes);
         let mut waits = [0; WAITS.len()];
