@@ -64,7 +64,7 @@ impl Times {
         let mut kernel = kernel?;
         let path = runtime_library();
         let mut library = inspect(&path, Layer::Runtime)?;
-        library.points.retain(|point| probe::api(point.api).is_some_and(|api| !api.paired));
+        library.points.retain(|point| probe::api(point.api).is_some_and(|api| !api.is_paired()));
         library.points.truncate(PERF_PROBES);
         let (links, attach_ms) = timed(|| Links::attach(&mut kernel, &path, pid, &library));
         let links = links?;
