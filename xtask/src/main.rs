@@ -6,6 +6,7 @@ mod collector;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod gpu;
 mod test;
 mod tidy;
 
@@ -27,6 +28,8 @@ enum Command {
     Bench(bench::Args),
     /// Run the property tests of the profiler for a given time, with new random input each round.
     Fuzz(fuzz::Args),
+    /// Pack one script that tries gpuspan on a machine with an NVIDIA GPU, and run it where there is one.
+    Gpu(gpu::Args),
     /// Build the kernel side into `profiler-ebpf/prebuilt/`, or check that what is there is up to date.
     Ebpf(ebpf::Args),
     /// Start a real model server on loopback; the first time it is fetched and built.
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Command::Tidy(args) => tidy::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Gpu(args) => gpu::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Collector(args) => collector::run(&args),

@@ -3,6 +3,7 @@
 //! by a path of its own, before any path of the environment.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -66,6 +67,11 @@ pub fn start(options: &Options) -> Result<Running> {
         &mut command,
         Spec { name: "transformers", port, model: MODEL.into(), truth_dir, patience: PATIENCE },
     )
+}
+
+/// The interpreter with PyTorch and transformers, fetched when it is not there yet.
+pub fn python() -> Result<PathBuf> {
+    Ok(provision()?.path("venv/bin/python"))
 }
 
 /// Fetches what is not there yet.

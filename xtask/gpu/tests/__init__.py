@@ -1,0 +1,1 @@
+"""Tests of what needs no GPU, no PyTorch and no privileges."""
