@@ -38,11 +38,17 @@ IMPORTS = "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 3)"
 def arguments():
     parser = argparse.ArgumentParser(prog="gpuspan-gpu.sh", description="Tries gpuspan on this machine's GPU.")
     parser.add_argument("--unpacked", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--out", help="folder for report.json, table.md and raw.tar.gz (default: $OUT, else ./gpuspan-gpu-TIME)")
+    parser.add_argument(
+        "--out", help="folder for report.json, table.md and raw.tar.gz (default: $OUT, else ./gpuspan-gpu-TIME)"
+    )
     parser.add_argument("--budget", type=int, default=BUDGET_S, help=f"seconds in all (default {BUDGET_S})")
     parser.add_argument("--only", help="stages, separated by commas: " + ", ".join(name for name, *_ in STAGES))
-    parser.add_argument("--simulate", metavar="FOLDER", help="rehearse on the stand-in CUDA libraries in this folder; nothing measured")
-    parser.add_argument("--own-server", action="store_true", help="load our own small server even where `transformers serve` is there")
+    parser.add_argument(
+        "--simulate", metavar="FOLDER", help="rehearse on the stand-in CUDA libraries in this folder; nothing measured"
+    )
+    parser.add_argument(
+        "--own-server", action="store_true", help="load our own small server even where `transformers serve` is there"
+    )
     return parser.parse_args()
 
 
@@ -82,7 +88,8 @@ def why_not(standins):
         return f"PyTorch of {sys.executable} finds no CUDA device"
     if done.returncode:
         words = done.stderr.strip().splitlines()
-        return f"{sys.executable} has no PyTorch that works ({words[-1] if words else done.returncode}); set GPUSPAN_PYTHON"
+        last = words[-1] if words else done.returncode
+        return f"{sys.executable} has no PyTorch that works ({last}); set GPUSPAN_PYTHON"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What stages share. In: settings. Out: the report, gpuspan, the workload. Absent: anything that one stage alone needs."""
+"""What stages share. In: settings. Out: the report, gpuspan, the workload. Absent: what one stage alone needs."""
 
 from .observe import Gpuspan, Refused
 from .worker import Died, Worker

@@ -1,5 +1,5 @@
-"""The CUDA libraries that PyTorch has loaded, called directly. In: this process's mappings. Out: exact numbers of calls,
-and what one costs. Runs inside a workload. Absent: other libraries than those the process uses anyway.
+"""The CUDA libraries that PyTorch has loaded, called directly. In: this process's mappings. Out: exact numbers of
+calls, and what one costs. Runs inside a workload. Absent: other libraries than those the process uses anyway.
 """
 
 import ctypes
@@ -88,7 +88,9 @@ class Cuda:
         if "runtime" not in self.functions:
             library, kernel, none = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
             zero = ctypes.c_uint(0)
-            self.runtime.call("cudaLibraryLoadData", ctypes.byref(library), self.image, none, none, zero, none, none, zero)
+            self.runtime.call(
+                "cudaLibraryLoadData", ctypes.byref(library), self.image, none, none, zero, none, none, zero
+            )
             self.runtime.call("cudaLibraryGetKernel", ctypes.byref(kernel), library, b"gpuspan_empty")
             self.functions["runtime"] = kernel
         return self.functions["runtime"]
@@ -96,7 +98,10 @@ class Cuda:
     def calls(self):
         """Calls by name, each as (function, arguments). Those that allocate are made in pairs, see `make`."""
         size, stream, none = ctypes.c_size_t(self.bytes), self.stream, ctypes.c_void_p()
-        copy = lambda to, from_, way: (to, from_, size, ctypes.c_int(way), stream)
+
+        def copy(to, from_, way):
+            return (to, from_, size, ctypes.c_int(way), stream)
+
         runtime = {
             "cudaMemcpyAsync HtoD pinned": ("cudaMemcpyAsync", copy(self.device, self.pinned, HTOD)),
             "cudaMemcpyAsync HtoD pageable": ("cudaMemcpyAsync", copy(self.device, self.pageable, HTOD)),

@@ -1,5 +1,5 @@
-"""C++ names as people read them, by the C++ library that PyTorch uses, too, so that spellings agree with torch.profiler's.
-In: a symbol. Out: its name, or None. Absent: a demangler of our own.
+"""C++ names as people read them, by the C++ library that PyTorch uses, too, so that spellings agree with
+torch.profiler's. In: a symbol. Out: its name, or None. Absent: a demangler of our own.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
-"""A small reader of ELF files. In: a 64-bit little-endian shared library. Out: its functions, where they lie in the file,
-the class of their first instruction, and the base at which a process loaded it. Absent: anything after a function's
-first instruction; NVIDIA's libraries are not disassembled.
+"""A small reader of ELF files. In: a 64-bit little-endian shared library. Out: its functions, where they lie in the
+file, the class of their first instruction, and the base at which a process loaded it. Absent: anything after a
+function's first instruction; NVIDIA's libraries are not disassembled.
 """
 
 import mmap
@@ -25,7 +25,10 @@ class Elf:
             raise NotElf(path)
         self.machine = struct.unpack_from("<H", self.data, 18)[0]
         program_at, section_at = struct.unpack_from("<QQ", self.data, 32)
-        (size, count), (section_size, sections) = struct.unpack_from("<HH", self.data, 54), struct.unpack_from("<HH", self.data, 58)
+        (size, count), (section_size, sections) = (
+            struct.unpack_from("<HH", self.data, 54),
+            struct.unpack_from("<HH", self.data, 58),
+        )
         self.segments = [self.segment(program_at + i * size) for i in range(count)]
         self.sections = [self.section(section_at + i * section_size) for i in range(sections)]
 

@@ -1,5 +1,5 @@
-"""Figures of the GPU from NVML. In: libnvidia-ml.so.1. Out: name, driver, memory, power, energy, utilisation of the first
-device; what a device does not report is absent. Nothing is set. Signatures: nvml.h (CUDA 12 and 13).
+"""Figures of the GPU from NVML. In: libnvidia-ml.so.1. Out: name, driver, memory, power, energy, utilisation of the
+first device; what a device does not report is absent. Nothing is set. Signatures: nvml.h (CUDA 12 and 13).
 """
 
 import ctypes
@@ -56,6 +56,8 @@ class Nvml:
 def opened(settings):
     """NVML, or why not."""
     try:
-        return Nvml(os.path.join(settings.standins, "libnvidia-ml.so.1") if settings.standins else "libnvidia-ml.so.1"), None
+        return Nvml(
+            os.path.join(settings.standins, "libnvidia-ml.so.1") if settings.standins else "libnvidia-ml.so.1"
+        ), None
     except OSError as error:
         return None, str(error)

@@ -1,5 +1,5 @@
-"""The stand-in libraries' own account, which takes the place of torch.profiler's in a rehearsal. In: the account's file of
-this process. Out: the same digest as `trace` makes. Layout: the README of gpuspan's `tests/simgpu`.
+"""The stand-in libraries' own account, which takes the place of torch.profiler's in a rehearsal. In: the account's
+file of this process. Out: the same digest as `trace` makes. Layout: the README of gpuspan's `tests/simgpu`.
 """
 
 import glob

@@ -1,8 +1,9 @@
-"""Servers to load. In: a model's shape. Out: one that answers on loopback: `transformers serve` where it can be imported,
-else our own on PyTorch alone, and why. Absent: load.
+"""Servers to load. In: a model's shape. Out: one that answers on loopback: `transformers serve` where it can be
+imported, else our own on PyTorch alone, and why. Absent: load.
 """
 
 import http.client
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -24,15 +25,23 @@ WISHES = [
     ["--cb-num-blocks", "512"],
     ["--cb-max-batch-tokens", "512"],
 ]
-#: The name on the command line, by which gpuspan recognises the server.
-COMMAND = "import sys\nsys.path.append({site!r})\nfrom transformers.cli.transformers import main\nsys.exit(main())\n"
+#: Runs `transformers` under that name, by which gpuspan recognises the server. What was packed along comes first, since
+#: it fits together; it is used only where something is missing.
+COMMAND = """import sys
+sys.path[:0] = {site!r}
+from transformers.cli.transformers import main
+sys.exit(main())
+"""
 
 
-def lacking(site):
-    """What `transformers serve` would need and is neither here nor among what was packed."""
-    if site not in sys.path:
-        sys.path.append(site)
-    return [f"no {name}" for name in NEEDED if importlib.util.find_spec(name) is None]
+def lacking(site=None):
+    """What `transformers serve` would need and is not here, nor in the folder of what was packed along."""
+    packed = [site] if site else []
+    return [
+        name
+        for name in NEEDED
+        if importlib.util.find_spec(name) is None and importlib.machinery.PathFinder.find_spec(name, packed) is None
+    ]
 
 
 class Server:
@@ -43,10 +52,10 @@ class Server:
         self.log = os.path.join(settings.raw, f"server-{name}.log")
         self.folder = self.child = None
         self.port = free_port()
-        missing = ["asked for"] if own or settings.own_server else lacking(settings.site)
-        self.kind = f"own server on PyTorch ({', '.join(missing)})" if missing else "transformers serve"
+        own = "asked for" if own or settings.own_server else ", ".join(f"no {name}" for name in lacking(settings.site))
+        self.kind = f"own server on PyTorch ({own})" if own else "transformers serve"
         try:
-            command = self.own(shape) if missing else self.transformers(shape, deadline)
+            command = self.own(shape) if own else self.transformers(shape, deadline)
             self.start(command)
             self.wait(deadline)
         except BaseException:
@@ -63,7 +72,7 @@ class Server:
         self.finish([sys.executable, "-B", "-m", "gpucheck.work_model", json.dumps(shape), self.model], deadline)
         script = os.path.join(self.folder, "transformers")
         with open(script, "w") as file:
-            file.write(COMMAND.format(site=self.settings.site))
+            file.write(COMMAND.format(site=[self.settings.site] if lacking() else []))
         serve = [sys.executable, script, "serve"]
         known = self.finish([*serve, "--help"], deadline)
         wishes = [word for wish in WISHES if wish[0] in known for word in wish]
@@ -76,14 +85,23 @@ class Server:
 
     def finish(self, command, deadline):
         with open(self.log, "a") as log:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment(), timeout=deadline.left())
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment(), timeout=deadline.left()
+            )
         if done.returncode:
             raise Died(f"{' '.join(command[-4:-1])}: {self.last_words()}")
         return done.stdout
 
     def start(self, command):
         with open(self.log, "a") as log:
-            self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), preexec_fn=end_with_parent)
+            self.child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                preexec_fn=end_with_parent,
+            )
 
     def wait(self, deadline):
         while not healthy(self.port):

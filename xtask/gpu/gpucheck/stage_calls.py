@@ -1,5 +1,5 @@
-"""Stage 2: what the real runtime calls in the driver. In: exact numbers of runtime calls. Out: gpuspan's counts of them and
-of the driver calls below, and whether a launch or copy that crosses both counts once.
+"""Stage 2: what the real runtime calls in the driver. In: exact numbers of runtime calls. Out: gpuspan's counts of
+them and of the driver calls below, and whether a launch or copy that crosses both counts once.
 """
 
 from .compare import nesting
@@ -8,6 +8,7 @@ from .report import DIFFERS, OK
 
 STAGE = "calls"
 TIMES = 200
+REPLAYS = 50
 #: Name of the work, the runtime call it makes, whether each is a launch or a copy that must count once.
 WORK = [
     ("torch add_", "cudaLaunchKernel", "launch"),
@@ -50,7 +51,9 @@ def run(context, deadline):
 
 
 def one(context, deadline, name, call, once):
-    work = lambda worker: worker.ask(deadline, "make", name=name, times=TIMES)["made"]
+    def work(worker):
+        return worker.ask(deadline, "make", name=name, times=TIMES)["made"]
+
     summary, made = context.observed(deadline, "calls-" + name.replace(" ", "-"), work)
     found = nesting(call, made, summary["calls"])
     counted = {"launch": launches, "copy": copies}.get(once, lambda _: None)(summary)
@@ -78,17 +81,22 @@ def copies(summary):
 
 def graphs(context, deadline):
     """Capture and replay: recorded launches are no launches, replays are."""
-    replays = 50
-    try:
-        for name, expected in [("record_and_replay", "known"), ("replay", "unknown: recorded before the attach")]:
-            work = lambda worker: worker.ask(deadline, "phase", name=name, rounds=replays, profile=False)
-            summary, _ = context.observed(deadline, "calls-" + name, work)
-            graph = summary["launches"]
-            seen = {api: count for api, count in sorted(summary["calls"].items()) if "Graph" in api or "Capture" in api}
-            text = (
-                f"graph launches {graph['graph_launches']} of {replays}, nodes run {graph['graph_nodes']} ({expected}), "
-                f"recorded {graph['captured']}; " + ", ".join(f"{api} {count}" for api, count in seen.items())
-            )
-            context.report.add(STAGE, name, text, OK if graph["graph_launches"] == replays else DIFFERS)
-    except FAILURES as error:
-        context.report.skip(STAGE, "graphs", error)
+    for name, expected in [("record_and_replay", "known"), ("replay", "unknown: recorded before the attach")]:
+        try:
+            graph(context, deadline, name, expected)
+        except FAILURES as error:
+            context.report.skip(STAGE, name, error)
+
+
+def graph(context, deadline, name, expected):
+    def work(worker):
+        return worker.ask(deadline, "phase", name=name, rounds=REPLAYS, profile=False)
+
+    summary, _ = context.observed(deadline, "calls-" + name, work)
+    found = summary["launches"]
+    seen = {api: count for api, count in sorted(summary["calls"].items()) if "Graph" in api or "Capture" in api}
+    text = (
+        f"graph launches {found['graph_launches']} of {REPLAYS}, nodes run {found['graph_nodes']} ({expected}), "
+        f"recorded {found['captured']}; " + ", ".join(f"{api} {count}" for api, count in seen.items())
+    )
+    context.report.add(STAGE, name, text, OK if found["graph_launches"] == REPLAYS else DIFFERS)

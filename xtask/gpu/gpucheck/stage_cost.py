@@ -1,5 +1,5 @@
-"""Stage 4: where the real libraries can be probed, and what a probe costs. In: their first instructions, timed calls. Out:
-tallies, and nanoseconds with gpuspan, with an empty uprobe, and without. Absent: instructions after the first.
+"""Stage 4: where the real libraries can be probed, and what a probe costs. In: their first instructions, timed calls.
+Out: tallies, and nanoseconds with gpuspan, with an empty uprobe, and without. Absent: instructions after the first.
 """
 
 from .compare import median
@@ -61,7 +61,10 @@ def choice(context, worker, deadline):
 def one(context, deadline, call, place):
     """Rounds in turn: bare, an empty uprobe at the first instruction, gpuspan."""
     rounds = {"bare": [], "empty": [], "gpuspan": []}
-    time_ = lambda worker: worker.ask(deadline, "cost", name=call, times=context.settings.times(CALLS, 400))["ns"]
+
+    def time_(worker):
+        return worker.ask(deadline, "cost", name=call, times=context.settings.times(CALLS, 400))["ns"]
+
     worker = context.workload(deadline)
     time_(worker)
     refused = None if place else "the function is not exported"
@@ -91,7 +94,10 @@ def show(context, call, rounds, refused):
     context.report.keep("cost " + call, rounds)
     bare = median(rounds["bare"])
     text = f"{bare:.0f} ns bare (Python's part in it)"
-    for name, label in [("empty", "an empty uprobe at its first instruction"), ("gpuspan", "gpuspan, all probes it hits")]:
+    for name, label in [
+        ("empty", "an empty uprobe at its first instruction"),
+        ("gpuspan", "gpuspan, all probes it hits"),
+    ]:
         if rounds[name]:
             text += f"; {label} {median([b - a for a, b in zip(rounds['bare'], rounds[name])]):+.0f} ns"
     if refused:

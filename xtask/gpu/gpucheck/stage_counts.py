@@ -1,5 +1,5 @@
-"""Stages 5 and 7: gpuspan against torch.profiler on the same work at the same time. In: phases of a PyTorch program. Out:
-kernels, copies and calls counted by both, their names, and GPU time inferred against GPU time measured by CUPTI.
+"""Stages 5 and 7: gpuspan against torch.profiler on the same work at the same time. In: phases of a PyTorch program.
+Out: kernels, copies and calls counted by both, their names, and GPU time inferred against GPU time measured by CUPTI.
 """
 
 from .compare import kernels, match, runs, within
@@ -18,8 +18,17 @@ PHASES = [
     ("triton", 300),
 ]
 #: Calls that torch.profiler records, too; those it leaves out are not compared.
-CALLS = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaMalloc",
-         "cudaFree", "cudaStreamSynchronize", "cudaDeviceSynchronize")
+CALLS = (
+    "cudaLaunchKernel",
+    "cudaLaunchKernelExC",
+    "cudaGraphLaunch",
+    "cudaMemcpyAsync",
+    "cudaMemsetAsync",
+    "cudaMalloc",
+    "cudaFree",
+    "cudaStreamSynchronize",
+    "cudaDeviceSynchronize",
+)
 
 
 def run(context, deadline):
@@ -33,7 +42,9 @@ def run(context, deadline):
 
 
 def phase(context, deadline, name, rounds):
-    work = lambda worker: worker.ask(deadline, "phase", name=name, rounds=rounds, profile=True)
+    def work(worker):
+        return worker.ask(deadline, "phase", name=name, rounds=rounds, profile=True)
+
     context.workload(deadline).ask(deadline, "phase", name=name, rounds=2, profile=False)
     if context.blind:
         return alone(context, name, work(context.workload(deadline)))
@@ -74,7 +85,9 @@ def compare(context, name, summary, trace):
         names(context, name, summary, trace)
     ways = {way: copy["count"] for way, copy in summary["copies"].items() if copy["count"]}
     if ways or trace["copies"]:
-        report.equal(STAGE, f"{name}: copies", dict(sorted(ways.items())), dict(sorted(trace["copies"].items())), source(context))
+        report.equal(
+            STAGE, f"{name}: copies", dict(sorted(ways.items())), dict(sorted(trace["copies"].items())), source(context)
+        )
     calls = {call: (summary["calls"].get(call, 0), trace["runtime"].get(call, 0)) for call in CALLS}
     odd = {call: pair for call, pair in calls.items() if pair[0] != pair[1]}
     text = ", ".join(f"{call} {ours} ({source(context)} {theirs})" for call, (ours, theirs) in odd.items())
@@ -98,8 +111,7 @@ def gpu_time(context, name, summary, trace, wall_ns):
         return
     time_ = summary["steps"]["gpu_ns"]
     low, high, busy = time_["bounded_lo"], time_["bounded_hi"], trace["busy_ns"]
-    text = (
-        f"gpuspan {low / 1e6:.1f} to {high / 1e6:.1f} ms, {source(context)} {busy / 1e6:.1f} ms busy of {wall_ns / 1e6:.1f} ms; "
-        f"bounds at {low / max(busy, 1):.2f} and {high / max(busy, 1):.2f} of it"
-    )
+    ms = [f"{figure / 1e6:.1f}" for figure in (low, high, busy, wall_ns)]
+    text = "gpuspan {} to {} ms, {} {} ms busy of {} ms; ".format(*ms[:2], source(context), *ms[2:])
+    text += f"bounds at {low / busy:.2f} and {high / busy:.2f} of it"
     context.report.add(TIME, name, text, OK if within(low, busy, high) else DIFFERS)

@@ -1,5 +1,6 @@
-"""Stage 3: CUDA 13's kernel handles. In: PyTorch's launches. Out: the share of them that gpuspan names, attached after and
-before the first launch; and, without gpuspan, what the driver says about the values in the handle variables.
+"""Stage 3: CUDA 13's kernel handles. In: PyTorch's launches. Out: the share of them that gpuspan names, attached
+after and before the first launch; and, without gpuspan, what the driver says about the values in the handle
+variables.
 """
 
 from .compare import evidence, named_share
@@ -28,7 +29,9 @@ def run(context, deadline):
 
 
 def named(context, deadline, name, fresh):
-    work = lambda worker: worker.ask(deadline, "phase", name="eager", rounds=ROUNDS, profile=False)
+    def work(worker):
+        return worker.ask(deadline, "phase", name="eager", rounds=ROUNDS, profile=False)
+
     if fresh:
         context.close()
     else:
@@ -39,13 +42,17 @@ def named(context, deadline, name, fresh):
         return context.report.skip(STAGE, name, "no launch was seen")
     sources = ", ".join(f"{source} {count}" for source, count in sorted(evidence(summary).items()))
     verdict = OK if share >= GOAL else DIFFERS
-    context.report.add(STAGE, name, f"{share:.2%} of {summary['launches']['total']} launches named; by: {sources}", verdict)
+    context.report.add(
+        STAGE, name, f"{share:.2%} of {summary['launches']['total']} launches named; by: {sources}", verdict
+    )
 
 
 def slots(context, counts):
     context.report.keep("slots", counts)
     if not counts["variables"]:
-        return context.report.skip(STAGE, "handle variables", "libtorch_cuda has none: built before CUDA 13, or stripped")
+        return context.report.skip(
+            STAGE, "handle variables", "libtorch_cuda has none: built before CUDA 13, or stripped"
+        )
     verdict = DIFFERS if counts["other_name"] else OK if counts["same_name"] else FACT
     text = (
         f"{counts['variables']} variables, {counts['filled']} filled; cuKernelGetName of the value: same kernel "

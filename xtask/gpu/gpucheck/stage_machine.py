@@ -1,4 +1,4 @@
-"""Stage 1: the machine. In: /proc, Python's packages, gpuspan check, NVML. Out: facts, and whether anything can be observed."""
+"""Stage 1: the machine. In: /proc, Python's packages, gpuspan check, NVML. Out: facts, and whether it can attach."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from .report import DIFFERS, OK, SKIPPED
 from .uprobe import Impossible, Uprobe
 
 STAGE = "machine"
-PACKAGES = "torch transformers triton fastapi uvicorn".split()
+PACKAGES = ["torch", "transformers", "triton", "fastapi", "uvicorn"]
 VERSIONS = """
 import importlib.metadata as m, json
 def version(name):
@@ -81,7 +81,9 @@ def uprobes(context):
     """By the kernel alone, so that a refusal of BPF and one of uprobes are told apart."""
     try:
         hits = own_uprobe()
-        context.report.add(STAGE, "uprobes without BPF", f"{hits} of {HITS} calls counted", OK if hits == HITS else DIFFERS)
+        context.report.add(
+            STAGE, "uprobes without BPF", f"{hits} of {HITS} calls counted", OK if hits == HITS else DIFFERS
+        )
     except Impossible as error:
         context.report.add(STAGE, "uprobes without BPF", error, SKIPPED)
 

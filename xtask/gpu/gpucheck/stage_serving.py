@@ -1,5 +1,5 @@
-"""Stage 6: a model server with and without gpuspan, in turn. In: a model's shape. Out: tokens a second of both, and what
-gpuspan says of each request beside what the client saw. Absent: other loads than short prompts on 32 streams.
+"""Stage 6: a model server with and without gpuspan, in turn. In: a model's shape. Out: tokens a second of both, and
+what gpuspan says of each request beside what the client saw. Absent: other loads than short prompts on 32 streams.
 """
 
 import threading
@@ -20,15 +20,28 @@ ROUND_S = 4
 PAIRS = 7
 #: Share of the tokens a second that must be left.
 GOAL = 0.97
-TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 #: 0.97 billion parameters.
-LARGE = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8}
+LARGE = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
 
 
 def run(name, shape):
     def stage(context, deadline):
         try:
-            with started(context, deadline, name, shape) as server, Worker(context.settings, "work_client", f"client-{name}") as client:
+            server = started(context, deadline, name, shape)
+            with server, Worker(context.settings, "work_client", f"client-{name}") as client:
                 context.report.add(STAGE, f"{name}: server", f"{server.kind}, answers")
                 Rounds(context, deadline, server, client, name).run()
         except FAILURES as error:
@@ -76,7 +89,9 @@ class Rounds:
     def with_gpuspan(self, requests):
         if self.context.blind:
             return
-        with self.context.gpuspan.attach(self.server.child.pid, f"server-{self.name}", "--output", "json") as observation:
+        with self.context.gpuspan.attach(
+            self.server.child.pid, f"server-{self.name}", "--output", "json"
+        ) as observation:
             with self.watch:
                 result = self.load(requests)
             # The last copies may still be under way when the last answer is out.
@@ -87,18 +102,31 @@ class Rounds:
 
     def load(self, requests):
         return self.client.ask(
-            self.deadline, "load", port=self.server.port, model=self.server.model, requests=requests, streams=self.streams,
-            prompt_words=PROMPT_WORDS, max_tokens=MAX_TOKENS, seed=len(self.alone) + 100 * len(self.observed))
+            self.deadline,
+            "load",
+            port=self.server.port,
+            model=self.server.model,
+            requests=requests,
+            streams=self.streams,
+            prompt_words=PROMPT_WORDS,
+            max_tokens=MAX_TOKENS,
+            seed=len(self.alone) + 100 * len(self.observed),
+        )
 
     def report(self):
         report, name = self.context.report, self.name
         report.keep(f"server {name}", {"alone": self.alone, "observed": self.observed})
         alone = [rate(round_) for round_ in self.alone]
         if not self.observed:
-            return report.skip(STAGE, f"{name}: tokens/s", f"{median(alone):.0f} without gpuspan; {self.context.blind or 'no time for more'}")
+            return report.skip(
+                STAGE,
+                f"{name}: tokens/s",
+                f"{median(alone):.0f} without gpuspan; {self.context.blind or 'no time for more'}",
+            )
         observed = [rate(round_) for round_ in self.observed]
         middle, low, high = ratio(alone, observed)
-        text = f"×{middle:.3f} ({low:.3f} to {high:.3f}; {median(alone):.0f} to {median(observed):.0f}), {len(observed)} pairs, {self.streams} streams"
+        text = f"×{middle:.3f} ({low:.3f} to {high:.3f}; {median(alone):.0f} to {median(observed):.0f})"
+        text += f", {len(observed)} pairs, {self.streams} streams"
         report.add(STAGE, f"{name}: tokens/s", text, OK if middle >= GOAL else DIFFERS)
         self.requests()
         self.cost()
@@ -110,12 +138,19 @@ class Rounds:
         sent = [record for round_ in self.observed for record in round_["records"]]
         failed = [record for record in sent if record["status"] != 200 or record.get("error")]
         if failed:
-            report.add(STAGE, f"{name}: failed requests", f"{len(failed)} of {len(sent)}: {failed[0].get('error', failed[0]['status'])}", DIFFERS)
+            report.add(
+                STAGE,
+                f"{name}: failed requests",
+                f"{len(failed)} of {len(sent)}: {failed[0].get('error', failed[0]['status'])}",
+                DIFFERS,
+            )
         pairs = [(record, seen[record["trace_id"]]) for record in sent if record["trace_id"] in seen]
         report.equal(STAGE, f"{name}: requests", len(pairs), len(sent), "client")
         for field, key in [("output_tokens", "completion_tokens"), ("input_tokens", "prompt_tokens")]:
             ours = sum(request[field] or 0 for _, request in pairs)
-            report.equal(STAGE, f"{name}: {field.replace('_', ' ')}", ours, sum(record[key] for record, _ in pairs), "client")
+            report.equal(
+                STAGE, f"{name}: {field.replace('_', ' ')}", ours, sum(record[key] for record, _ in pairs), "client"
+            )
         self.first_tokens(pairs)
 
     def first_tokens(self, pairs):
@@ -124,22 +159,30 @@ class Rounds:
         if not away:
             return self.context.report.skip(STAGE, f"{self.name}: first token", "no pair of times")
         middle = median([theirs for theirs, _ in both if theirs is not None]) * 1e3
-        text = f"client's median {middle:.1f} ms; gpuspan's is away from it by {median(away):.2f} ms (median), {max(away):.2f} ms (most), {len(away)} requests"
+        text = f"client's median {middle:.1f} ms; gpuspan's is away from it by {median(away):.2f} ms (median), "
+        text += f"{max(away):.2f} ms (most), {len(away)} requests"
         self.context.report.add(STAGE, f"{self.name}: first token", text)
 
     def cost(self):
         """For a token of the observed rounds: launches, gpuspan's CPU, joules."""
         tokens = sum(record["completion_tokens"] for round_ in self.observed for record in round_["records"]) or 1
-        total = lambda read: sum(read(summary) for summary, _ in self.summaries)
+
+        def total(read):
+            return sum(read(summary) for summary, _ in self.summaries)
+
         launches = total(lambda s: s["launches"]["total"] + s["launches"]["graph_launches"]) / tokens
         cpu = total(lambda s: s["self"]["cpu_s"]) * 1e6 / tokens
         lost = total(lambda s: s["loss"]["lost"])
         unnamed = total(lambda s: s["launches"]["unnamed"])
-        text = f"{launches:.1f} launches and {cpu:.1f} µs of gpuspan's CPU a token (start and end included); lost {lost}, unnamed launches {unnamed}"
-        self.context.report.add(STAGE, f"{self.name}: cost", f"{text}; {self.watch.words(tokens)}", DIFFERS if lost else OK)
+        text = f"{launches:.1f} launches and {cpu:.1f} µs of gpuspan's CPU a token (start and end included); "
+        text += f"lost {lost}, unnamed launches {unnamed}"
+        self.context.report.add(
+            STAGE, f"{self.name}: cost", f"{text}; {self.watch.words(tokens)}", DIFFERS if lost else OK
+        )
         busy = total(lambda s: s["steps"]["gpu_ns"]["bounded_lo"]), total(lambda s: s["steps"]["gpu_ns"]["bounded_hi"])
         window = sum(round_["elapsed_s"] for round_ in self.observed) * 1e9
-        text = f"inferred busy {busy[0] / window:.1%} to {busy[1] / window:.1%} of the rounds; NVML utilisation {self.watch.mean()}"
+        text = f"inferred busy {busy[0] / window:.1%} to {busy[1] / window:.1%} of the rounds; "
+        text += f"NVML utilisation {self.watch.mean()}"
         self.context.report.add("GPU time", f"{self.name}: share", text)
 
 

@@ -50,7 +50,9 @@ def perf_event_open(kind, path, offset, tid):
     struct.pack_into("<IIQ", attributes, 0, kind, SIZE, 0)
     struct.pack_into("<QQ", attributes, 56, path, offset)
     libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(ctypes.c_long(number), attributes, ctypes.c_int(tid), ctypes.c_int(-1), ctypes.c_int(-1), ctypes.c_ulong(8))
+    fd = libc.syscall(
+        ctypes.c_long(number), attributes, ctypes.c_int(tid), ctypes.c_int(-1), ctypes.c_int(-1), ctypes.c_ulong(8)
+    )
     if fd < 0:
         raise Impossible(os.strerror(ctypes.get_errno()) + " (perf_event_open of a uprobe)")
     return fd

@@ -1,5 +1,5 @@
-"""The client: streamed chat requests over HTTP, so many at a time. In: where, how many, how long. Out: one record a request,
-as the client saw it. Absent: prompts and answers; words mean nothing here.
+"""The client: streamed chat requests over HTTP, so many at a time. In: where, how many, how long. Out: one record a
+request, as the client saw it. Absent: prompts and answers; words mean nothing here.
 """
 
 import http.client
@@ -44,14 +44,16 @@ def load(port, model, requests, streams, prompt_words, max_tokens, seed):
 
 
 def body(model, words, max_tokens):
-    return json.dumps({
-        "model": model,
-        "messages": [{"role": "user", "content": words}],
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    })
+    return json.dumps(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": words}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    )
 
 
 def exchange(connection, trace_id, sent):

@@ -10,50 +10,68 @@ import sys
 import threading
 
 import torch
+from torch.nn import functional
 
 SLOTS = 32
 LENGTH = 512
 VOCABULARY = 1027
 
 
+def weight(*shape):
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16) / shape[-1] ** 0.5
+
+
 class Model:
     """Weights and a cache of keys and values by slot."""
 
     def __init__(self, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads):
-        self.heads, self.kv, self.layers = num_attention_heads, num_key_value_heads, num_hidden_layers
         self.width = hidden_size // num_attention_heads
-        new = lambda *shape: torch.randn(*shape, device="cuda", dtype=torch.bfloat16) / shape[-1] ** 0.5
-        self.embedding = new(VOCABULARY, hidden_size)
-        kv = self.kv * self.width
-        self.weights = [
-            {"q": new(hidden_size, hidden_size), "k": new(kv, hidden_size), "v": new(kv, hidden_size), "o": new(hidden_size, hidden_size),
-             "gate": new(intermediate_size, hidden_size), "up": new(intermediate_size, hidden_size), "down": new(hidden_size, intermediate_size)}
-            for _ in range(self.layers)
-        ]
-        cache = (self.layers, SLOTS, self.kv, LENGTH, self.width)
+        kv = num_key_value_heads * self.width
+        shapes = {
+            "q": (hidden_size, hidden_size),
+            "k": (kv, hidden_size),
+            "v": (kv, hidden_size),
+            "o": (hidden_size, hidden_size),
+            "gate": (intermediate_size, hidden_size),
+            "up": (intermediate_size, hidden_size),
+            "down": (hidden_size, intermediate_size),
+        }
+        self.embedding = weight(VOCABULARY, hidden_size)
+        self.weights = [{name: weight(*shape) for name, shape in shapes.items()} for _ in range(num_hidden_layers)]
+        cache = (num_hidden_layers, SLOTS, num_key_value_heads, LENGTH, self.width)
         self.keys = torch.zeros(cache, device="cuda", dtype=torch.bfloat16)
         self.values = torch.zeros_like(self.keys)
         self.norm = torch.ones(hidden_size, device="cuda", dtype=torch.bfloat16)
 
     def forward(self, tokens, slots, starts):
         """The next token of each slot; `tokens` is (slots, count), written into the cache from `starts` on."""
-        functional = torch.nn.functional
-        batch, count = tokens.shape
-        at = starts[:, None] + torch.arange(count, device="cuda")
+        at = starts[:, None] + torch.arange(tokens.shape[1], device="cuda")
         mask = torch.arange(LENGTH, device="cuda")[None, None, None] <= at[:, None, :, None]
         x = functional.embedding(tokens, self.embedding)
         for layer, weights in enumerate(self.weights):
-            h = functional.rms_norm(x, x.shape[-1:], self.norm)
-            split = lambda name, heads: functional.linear(h, weights[name]).view(batch, count, heads, self.width)
-            self.keys[layer, slots[:, None], :, at] = split("k", self.kv)
-            self.values[layer, slots[:, None], :, at] = split("v", self.kv)
-            keys, values = self.keys[layer, slots], self.values[layer, slots]
-            seen = functional.scaled_dot_product_attention(
-                split("q", self.heads).transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=True)
-            x = x + functional.linear(seen.transpose(1, 2).reshape(batch, count, -1), weights["o"])
-            h = functional.rms_norm(x, x.shape[-1:], self.norm)
-            x = x + functional.linear(functional.silu(functional.linear(h, weights["gate"])) * functional.linear(h, weights["up"]), weights["down"])
+            x = x + self.attention(self.normed(x), layer, weights, slots, at, mask)
+            x = x + self.feed_forward(self.normed(x), weights)
         return functional.linear(x[:, -1], self.embedding).argmax(-1)
+
+    def normed(self, x):
+        return functional.rms_norm(x, x.shape[-1:], self.norm)
+
+    def attention(self, h, layer, weights, slots, at, mask):
+        heads = {name: functional.linear(h, weights[name]).unflatten(-1, (-1, self.width)) for name in "qkv"}
+        self.keys[layer, slots[:, None], :, at] = heads["k"]
+        self.values[layer, slots[:, None], :, at] = heads["v"]
+        seen = functional.scaled_dot_product_attention(
+            heads["q"].transpose(1, 2),
+            self.keys[layer, slots],
+            self.values[layer, slots],
+            attn_mask=mask,
+            enable_gqa=True,
+        )
+        return functional.linear(seen.transpose(1, 2).flatten(2), weights["o"])
+
+    def feed_forward(self, h, weights):
+        gate = functional.silu(functional.linear(h, weights["gate"]))
+        return functional.linear(gate * functional.linear(h, weights["up"]), weights["down"])
 
 
 class Request:
@@ -133,13 +151,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for token in iter(request.tokens.get, None):
             made += 1
             self.event(asked, [{"index": 0, "delta": {"content": f" w{token}"}, "finish_reason": None}])
-        usage = {"prompt_tokens": request.prompt_tokens, "completion_tokens": made, "total_tokens": request.prompt_tokens + made}
+        usage = {
+            "prompt_tokens": request.prompt_tokens,
+            "completion_tokens": made,
+            "total_tokens": request.prompt_tokens + made,
+        }
         self.event(asked, [{"index": 0, "delta": {}, "finish_reason": "length"}], usage)
         self.chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
     def event(self, asked, choices, usage=None):
-        event = {"id": f"chatcmpl-{id(asked)}", "object": "chat.completion.chunk", "model": asked["model"], "choices": choices}
+        event = {
+            "id": f"chatcmpl-{id(asked)}",
+            "object": "chat.completion.chunk",
+            "model": asked["model"],
+            "choices": choices,
+        }
         if usage:
             event["usage"] = usage
         self.chunk(b"data: " + json.dumps(event).encode() + b"\n\n")

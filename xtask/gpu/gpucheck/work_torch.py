@@ -1,5 +1,5 @@
-"""The workload: PyTorch on the GPU, led by requests (`worker`). In: which work, how often, profiled or not. Out: what was
-made, and torch.profiler's account of it. Absent: gpuspan; this process does not know that it is observed.
+"""The workload: PyTorch on the GPU, led by requests (`worker`). In: which work, how often, profiled or not. Out: what
+was made, and torch.profiler's account of it. Absent: gpuspan; this process does not know that it is observed.
 """
 
 import json
@@ -43,8 +43,14 @@ def start():
 
 
 def libraries():
-    return {name: list(mapped(pattern)) for name, pattern in
-            [("libcudart", r"^libcudart"), ("libcuda", r"^libcuda\.so"), ("libtorch_cuda", r"^libtorch_cuda\.so")]}
+    return {
+        name: list(mapped(pattern))
+        for name, pattern in [
+            ("libcudart", r"^libcudart"),
+            ("libcuda", r"^libcuda\.so"),
+            ("libtorch_cuda", r"^libtorch_cuda\.so"),
+        ]
+    }
 
 
 def direct():

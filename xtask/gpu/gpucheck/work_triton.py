@@ -1,4 +1,4 @@
-"""A Triton kernel in a file of its own, since Triton reads its source. In: a float tensor. Out: one more in each element."""
+"""A Triton kernel in a file of its own, since Triton reads its source. In: a float tensor. Out: one more in each."""
 
 import triton
 import triton.language as tl

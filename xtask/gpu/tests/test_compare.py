@@ -4,7 +4,8 @@ import unittest
 
 from gpucheck import compare
 
-KERNEL = "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>, std::array<char*, 1ul> >(int, at::native::FillFunctor<float>, std::array<char*, 1ul>)"
+FILL = "at::native::FillFunctor<float>, std::array<char*, 1ul>"
+KERNEL = f"void at::native::vectorized_elementwise_kernel<4, {FILL} >(int, {FILL})"
 
 
 def summary(*kernels, total=0, nodes=0, unnamed=0):
@@ -38,7 +39,9 @@ class Names(unittest.TestCase):
         self.assertEqual(compare.base(KERNEL), "at::native::vectorized_elementwise_kernel")
 
     def test_symbols_that_no_demangler_takes_still_have_a_base_name(self):
-        self.assertEqual(compare.base("_ZN2at6native13reduce_kernelILi512EUnvhdl0_1_0EEvT1_"), "at::native::reduce_kernel")
+        self.assertEqual(
+            compare.base("_ZN2at6native13reduce_kernelILi512EUnvhdl0_1_0EEvT1_"), "at::native::reduce_kernel"
+        )
         self.assertEqual(compare.base("_ZL4spinPf"), "spin")
         self.assertEqual(compare.base("_Z"), "_Z")
         self.assertEqual(compare.base("_ZN99x"), "x")
@@ -65,7 +68,9 @@ class Matching(unittest.TestCase):
 
 class Summaries(unittest.TestCase):
     def test_runs_are_launches_and_nodes_by_symbol(self):
-        given = summary(("f", "_Z1fv", 3, 2, "symbol"), ("0x1", None, 1, 0, "opaque_handle"), total=4, nodes=2, unnamed=1)
+        given = summary(
+            ("f", "_Z1fv", 3, 2, "symbol"), ("0x1", None, 1, 0, "opaque_handle"), total=4, nodes=2, unnamed=1
+        )
         self.assertEqual(compare.kernels(given, {"_Z1fv": "f()"}.get), {"f()": 5, "0x1": 1})
         self.assertEqual(compare.kernels(given), {"f": 5, "0x1": 1})
         self.assertEqual(compare.runs(given), 6)

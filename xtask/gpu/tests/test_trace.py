@@ -11,16 +11,20 @@ def event(category, name, start=0.0, duration=1.0, phase="X"):
 
 class Digest(unittest.TestCase):
     def test_counts_and_times_by_category(self):
-        found = digest({"traceEvents": [
-            event("kernel", "f", 10.0, 2.5),
-            event("kernel", "f", 11.0, 2.5),
-            event("gpu_memcpy", "Memcpy HtoD (Pageable -> Device)", 100.0, 1.0),
-            event("gpu_memset", "Memset (Device)", 200.0, 0.5),
-            event("cuda_runtime", "cudaLaunchKernel"),
-            event("cuda_driver", "cuLaunchKernelEx"),
-            event("cpu_op", "aten::add"),
-            {"ph": "s", "cat": "ac2g", "name": "ac2g", "ts": 1.0},
-        ]})
+        found = digest(
+            {
+                "traceEvents": [
+                    event("kernel", "f", 10.0, 2.5),
+                    event("kernel", "f", 11.0, 2.5),
+                    event("gpu_memcpy", "Memcpy HtoD (Pageable -> Device)", 100.0, 1.0),
+                    event("gpu_memset", "Memset (Device)", 200.0, 0.5),
+                    event("cuda_runtime", "cudaLaunchKernel"),
+                    event("cuda_driver", "cuLaunchKernelEx"),
+                    event("cpu_op", "aten::add"),
+                    {"ph": "s", "cat": "ac2g", "name": "ac2g", "ts": 1.0},
+                ]
+            }
+        )
         self.assertEqual(found["kernels"], {"f": 2})
         self.assertEqual((found["copies"], found["sets"]), ({"HtoD": 1}, 1))
         self.assertEqual((found["runtime"], found["driver"]), ({"cudaLaunchKernel": 1}, {"cuLaunchKernelEx": 1}))

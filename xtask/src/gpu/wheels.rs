@@ -33,7 +33,8 @@ fn fetch(version: &str, folder: &std::path::Path) -> Result<()> {
         "--implementation",
         "cp",
     ]);
-    pip.args(["--python-version", version]);
+    // A separate folder disturbs nothing, whatever pip thinks of this machine's own packages.
+    pip.args(["--no-warn-conflicts", "--root-user-action=ignore", "--python-version", version]);
     for platform in PLATFORMS {
         pip.args(["--platform", platform]);
     }
