@@ -2,6 +2,9 @@
 Out: tallies, and nanoseconds with gpuspan, with an empty uprobe, and without. Absent: instructions after the first.
 """
 
+import os
+
+from . import check
 from .compare import median
 from .context import FAILURES
 from .elf import Elf, tally
@@ -27,10 +30,11 @@ def run(context, deadline):
     worker = context.workload(deadline)
     paths = {name: found[0] for name, found in worker.ask(deadline, "start")["libraries"].items() if found}
     first_instructions(context, paths)
-    choice(context, worker, deadline)
+    sites = choice(context, worker, deadline)
     for call, library, function in TIMED:
         try:
-            one(context, deadline, call, entry(paths.get(library), function))
+            path = paths.get(library)
+            one(context, deadline, call, path, places(path, function, sites))
         except FAILURES as error:
             context.report.skip(STAGE, call, error)
 
@@ -47,59 +51,71 @@ def first_instructions(context, paths):
 
 
 def choice(context, worker, deadline):
-    """Which sites gpuspan chose, in its own words."""
+    """Which sites gpuspan chose: in its own words, and where they are."""
     if context.blind == BINARY_FAILS:
-        return
-    for form in (["--json"], []):
-        _, out, _ = context.gpuspan.run("check", "--pid", str(worker.pid), *form, timeout=deadline.left())
-        context.report.keep("check --pid " + " ".join(form), out)
-    for line in out.splitlines():
+        return {}
+    _, text, _ = context.gpuspan.run("check", "--pid", str(worker.pid), timeout=deadline.left())
+    _, machine_text, _ = context.gpuspan.run("check", "--pid", str(worker.pid), "--json", timeout=deadline.left())
+    context.report.keep("check --pid", text)
+    context.report.keep("check --pid --json", machine_text)
+    for line in text.splitlines():
         if "libcu" in line and ("probed" in line or "single" in line):
             context.report.add(STAGE, "gpuspan check --pid", line.strip())
+    libraries = check.libraries(machine_text)
+    for path, (probed, found) in libraries.items():
+        if found:
+            context.report.add(STAGE, f"sites in {os.path.basename(path)}", listed(probed, "{}"))
+    if check.price(machine_text):
+        context.report.add(STAGE, "a probe by gpuspan check", listed(check.price(machine_text), "{:.0f} ns"))
+    return {path: offsets for path, (_, offsets) in libraries.items()}
 
 
-def one(context, deadline, call, place):
-    """Rounds in turn: bare, an empty uprobe at the first instruction, gpuspan."""
-    rounds = {"bare": [], "empty": [], "gpuspan": []}
+def listed(figures, form):
+    return ", ".join(f"{name} {form.format(figure)}" for name, figure in figures.items())
+
+
+def places(path, function, sites):
+    """Offsets in the file at which an empty uprobe is tried, by what they are."""
+    if path is None:
+        return {}
+    elf = Elf(path)
+    address = elf.exported_functions().get(function)
+    found = {"the first instruction": elf.file_offset(address)} if address else {}
+    chosen = sites.get(path, {}).get(function)
+    if chosen is not None and chosen not in found.values():
+        found["gpuspan's site"] = chosen
+    return found
+
+
+def one(context, deadline, call, path, places_):
+    """Rounds in turn: bare, an empty uprobe at each place, gpuspan."""
 
     def time_(worker):
         return worker.ask(deadline, "cost", name=call, times=context.settings.times(CALLS, 400))["ns"]
 
+    rounds = {"bare": [], **{place: [] for place in places_}, "gpuspan": []}
     worker = context.workload(deadline)
     time_(worker)
-    refused = None if place else "the function is not exported"
-    for _ in range(ROUNDS):
-        if rounds["bare"] and not deadline.has(ROUND_S * 3):
-            break
+    refused = set() if places_ else {"the function is not exported"}
+    while len(rounds["bare"]) < ROUNDS and (not rounds["bare"] or deadline.has(ROUND_S * 3)):
         rounds["bare"].append(time_(worker))
-        try:
-            if place:
-                with Uprobe(*place, worker.pid):
-                    rounds["empty"].append(time_(worker))
-        except Impossible as error:
-            refused = error
+        for place, offset in places_.items():
+            try:
+                with Uprobe(path, offset, worker.pid):
+                    rounds[place].append(time_(worker))
+            except Impossible as error:
+                refused.add(str(error))
         if not context.blind:
             rounds["gpuspan"].append(context.observed(deadline, "cost-" + call.replace(" ", "-"), time_)[1])
-    show(context, call, rounds, refused or context.blind)
-
-
-def entry(path, function):
-    """The file and where in it the function begins; None where there is none."""
-    elf = Elf(path) if path else None
-    address = elf and elf.exported_functions().get(function)
-    return (path, elf.file_offset(address)) if address else None
+    show(context, call, rounds, refused | ({context.blind} if context.blind else set()))
 
 
 def show(context, call, rounds, refused):
     context.report.keep("cost " + call, rounds)
-    bare = median(rounds["bare"])
-    text = f"{bare:.0f} ns bare (Python's part in it)"
-    for name, label in [
-        ("empty", "an empty uprobe at its first instruction"),
-        ("gpuspan", "gpuspan, all probes it hits"),
-    ]:
-        if rounds[name]:
-            text += f"; {label} {median([b - a for a, b in zip(rounds['bare'], rounds[name])]):+.0f} ns"
-    if refused:
-        text += f"; {refused}"
-    context.report.add(STAGE, call, text)
+    bare = rounds.pop("bare")
+    words = [f"{median(bare):.0f} ns bare (Python's part in it)"]
+    for place, found in rounds.items():
+        what = "gpuspan, all probes it hits" if place == "gpuspan" else f"an empty uprobe at {place}"
+        if found:
+            words.append(f"{what} {median([b - a for a, b in zip(bare, found)]):+.0f} ns")
+    context.report.add(STAGE, call, "; ".join(words + sorted(refused)))

@@ -88,6 +88,9 @@ def compare(context, name, summary, trace):
         report.equal(
             STAGE, f"{name}: copies", dict(sorted(ways.items())), dict(sorted(trace["copies"].items())), source(context)
         )
+    sets = summary.get("sets", {}).get("count")
+    if trace["sets"] and sets is not None:
+        report.equal(STAGE, f"{name}: sets", sets, trace["sets"], source(context))
     calls = {call: (summary["calls"].get(call, 0), trace["runtime"].get(call, 0)) for call in CALLS}
     odd = {call: pair for call, pair in calls.items() if pair[0] != pair[1]}
     text = ", ".join(f"{call} {ours} ({source(context)} {theirs})" for call, (ours, theirs) in odd.items())
