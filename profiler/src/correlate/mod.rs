@@ -283,6 +283,11 @@ impl Engine {
             Ok(operation) => operation,
             Err(reason) => return self.totals.ignored(reason),
         };
+        if let Operation::AllocationFailed { bytes, device, result } = operation {
+            let failed = OutOfMemory { pid, api: call.api, bytes, device, time_ns };
+            self.totals.failures.allocation(result, failed);
+            return self.totals.ignored(Ignored::Failed);
+        }
         self.totals.joined += 1;
         match operation {
             Operation::Allocated { key, bytes, kind, device, caller } => {
@@ -295,10 +300,6 @@ impl Engine {
             Operation::Freed { key, kind, device } => {
                 let device = device.filter(|_| kind == Memory::Device);
                 self.memory.freed(&mut process.blocks, key, Account { kind, device });
-            }
-            Operation::AllocationFailed { bytes, device, result } => {
-                let failed = OutOfMemory { pid, api: call.api, bytes, device, time_ns };
-                self.totals.failures.allocation(result, failed);
             }
             Operation::Collective { bytes } => self.totals.collective(call.api, bytes),
             Operation::Named(naming) => out.names.push((pid, naming)),

@@ -218,7 +218,10 @@ const fn with_meaning(mut cookie: Cookie, meaning: Meaning) -> Cookie {
 }
 
 /// Rows with their per-thread forms.
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a wrong index is a build error")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, where a wrong index is a build error"
+)]
 pub const fn count(tables: &[&[Row]]) -> usize {
     let mut count = 0;
     let mut table = 0;

@@ -239,6 +239,23 @@ impl Summary {
         self.calls.get(name).copied().unwrap_or(0)
     }
 
+    /// Memory of all devices together.
+    #[must_use]
+    pub fn device_memory(&self) -> Memory {
+        let on_device = |name: &str| name == "unknown" || name.parse::<u32>().is_ok();
+        self.memory.iter().filter(|(name, _)| on_device(name)).fold(Memory::default(), |sum, (_, one)| {
+            Memory {
+                allocated_bytes: sum.allocated_bytes + one.allocated_bytes,
+                freed_bytes: sum.freed_bytes + one.freed_bytes,
+                live_bytes: sum.live_bytes + one.live_bytes,
+                peak_bytes: sum.peak_bytes + one.peak_bytes,
+                allocations: sum.allocations + one.allocations,
+                frees: sum.frees + one.frees,
+                frees_of_unknown: sum.frees_of_unknown + one.frees_of_unknown,
+            }
+        })
+    }
+
     /// Copies in one direction.
     #[must_use]
     pub fn copies(&self, direction: &str) -> Copies {

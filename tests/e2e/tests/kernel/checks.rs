@@ -155,7 +155,7 @@ pub fn device_agrees(summary: &Summary, device: &Totals) {
         let (seen, ran) = (summary.copies(direction), device.copies(name));
         assert_eq!((seen.count, seen.bytes), (ran.count, ran.bytes), "{direction}");
     }
-    let memory = summary.memory.get("unknown").copied().unwrap_or_default();
+    let memory = summary.device_memory();
     assert_eq!(memory.allocated_bytes, device.fact("allocated_bytes"));
     assert_eq!(memory.freed_bytes, device.fact("freed_bytes"));
     assert_eq!(memory.live_bytes, memory.allocated_bytes - memory.freed_bytes);

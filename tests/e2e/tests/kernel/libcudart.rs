@@ -75,7 +75,7 @@ fn compare(library: &Path, threads: u64) {
     assert_eq!(summary.launches.captured, 0, "a capture that failed to begin records nothing");
     // What is reported at return says that it failed: no memory was handed out, nobody waited.
     assert!(summary.memory.values().all(|memory| (memory.allocations, memory.live_bytes) == (0, 0)));
-    let paired: BTreeSet<_> = CATALOG.iter().filter(|api| api.paired).map(|api| api.symbol).collect();
+    let paired: BTreeSet<_> = CATALOG.iter().filter(|api| api.is_paired()).map(|api| api.symbol).collect();
     let failed = made.failures.iter().filter(|failure| paired.contains(failure.name.as_str()));
     assert_eq!(summary.loss.correlate.ignored["failed"], failed.map(|failure| failure.count).sum::<u64>());
     nothing_lost(summary);
