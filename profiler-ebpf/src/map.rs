@@ -146,8 +146,6 @@ pub static COUNTS: PerCpuHashMap<CountKey, Count> = PerCpuHashMap::with_max_entr
 pub static THREADS: HashMap<u64, Thread> = HashMap::with_max_entries(COUNTED, NO_PREALLOC);
 #[map]
 pub static CAPTURING: HashMap<u32, u64> = HashMap::with_max_entries(CAPTURING_PROCESSES, NO_PREALLOC);
-#[map]
-pub static LAUNCHES_TO_STACK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Whether the task's bit is set in [`TARGETS`].
 #[inline(always)]

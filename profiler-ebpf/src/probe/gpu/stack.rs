@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::BPF_F_USER_STACK, helpers::generated::bpf_get_stack};
+use aya_ebpf::{
+    bindings::BPF_F_USER_STACK,
+    helpers::generated::{bpf_get_prandom_u32, bpf_get_stack},
+};
 use profiler_common::{
     cookie::Cookie,
     event::{STACK_FRAMES, Stack, kind},
@@ -12,21 +15,15 @@ use super::launch;
 use crate::{
     arch::Frame,
     emit::{Tally, Task},
-    map::LAUNCHES_TO_STACK,
 };
 
-/// Sends the stack of each `every`-th launch on this CPU.
+/// Sends the stack of one launch in `every`, drawn by chance: calls come in patterns, and counting them off would meet
+/// the same ones again and again.
 #[inline(always)]
 pub fn sample(tally: Tally, ctx: *mut c_void, task: Task, cookie: Cookie, frame: &Frame, every: u32) {
-    let Some(count) = LAUNCHES_TO_STACK.get_ptr_mut(0) else { return };
-    // SAFETY: a live value of a per-CPU array. Another program on this CPU may come in between: that only shifts the
-    // sample by one.
-    unsafe {
-        *count += 1;
-        if *count < u64::from(every) {
-            return;
-        }
-        *count = 0;
+    // SAFETY: the helper takes nothing and cannot fail.
+    if unsafe { bpf_get_prandom_u32() } % every.max(1) != 0 {
+        return;
     }
     let Some(caller) = frame.caller() else { return };
     let Some(mut entry) = tally.reserve::<Stack>() else { return };
