@@ -29,7 +29,7 @@ def load(port, model, requests, streams, prompt_words, max_tokens, seed):
             try:
                 trace_id, sent = work.get_nowait()
             except queue.Empty:
-                return
+                return connection.close()
             record = exchange(connection, trace_id, sent)
             with lock:
                 records.append(record)

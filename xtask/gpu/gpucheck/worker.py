@@ -3,6 +3,7 @@
 The process is a child that is killed with this one; its standard error is kept in a file.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -51,9 +52,14 @@ class Worker:
         try:
             self.child.stdin.write(line.encode())
             self.child.stdin.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):
             raise Died(self.last_words()) from None
-        answer = json.loads(self.line(deadline))
+        try:
+            answer = json.loads(self.line(deadline))
+        except Late:
+            # Its answer would be taken for that to the next request.
+            self.stop()
+            raise
         if "error" in answer:
             raise Died(answer["error"])
         return answer
@@ -80,6 +86,10 @@ class Worker:
         if self.child.poll() is None:
             self.child.kill()
         self.child.wait()
+        for pipe in (self.child.stdin, self.child.stdout):
+            # What was not sent any more has nobody to read it.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
     def __enter__(self):
         return self

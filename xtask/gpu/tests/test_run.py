@@ -1,5 +1,7 @@
 """Budget, report, and the stages' order of failure: what a late or broken stage leaves behind."""
 
+import contextlib
+import io
 import json
 import unittest
 
@@ -73,7 +75,8 @@ class Stages(unittest.TestCase):
         context, kept = Context(), run.STAGES
         run.STAGES = [(name, stage, 10, 1) for name, stage in stages]
         try:
-            run.run(context, Budget(100), None)
+            with contextlib.redirect_stderr(io.StringIO()):
+                run.run(context, Budget(100), None)
         finally:
             run.STAGES = kept
         return [(row["stage"], row["verdict"]) for row in context.report.rows]
