@@ -19,6 +19,7 @@ mod graph;
 mod kernel;
 mod memory;
 mod operation;
+mod reader;
 mod request;
 mod share;
 mod step;
@@ -38,8 +39,9 @@ use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
 use crate::probe::{self, Direction, Layer, Memory};
 use count::Counts;
 use memory::{Accounts, Block, Blocks};
-use operation::{Operation, Reader};
+use operation::Operation;
 use profiler_common::event::{Count, CountKey};
+use reader::Reader;
 use std::collections::HashMap;
 use step::Steps;
 

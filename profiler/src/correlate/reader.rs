@@ -1,0 +1,510 @@
+//! GPU calls → operations.
+//!
+//! A launch or copy of the runtime passes through the driver too. The driver's record is *nested*, and not an
+//! operation of its own, when it was called from a probed runtime library (its return address lies there) and the
+//! same thread has just entered a runtime call of the same class. Both conditions are needed: a runtime function
+//! that is not probed makes driver calls that nobody else reports.
+
+use super::arguments::{Arguments, Described};
+use super::capture::Captures;
+use super::device::Devices;
+use super::graph::{Graphs, Nodes};
+use super::kernel::{KernelKey, Naming};
+use super::memory::Blocks;
+use super::operation::{Ignored, Operation, Waited};
+use crate::decode::{CallData, GpuCall, Launch};
+use crate::probe::{self, Api, KeyAt, Layer, Meaning, Memory, Node, Size, StreamAt, Waits, Way};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Classes of calls that nest into their like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Launch,
+    Graph,
+    Copy,
+    Other,
+}
+
+/// Set in the number of a thread's own default stream (`cudaStreamPerThread`); the rest is the thread.
+const PER_THREAD: u64 = 1 << 63;
+
+/// What is remembered of one process to read its calls.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pid: u32,
+    /// Text of the probed runtime libraries.
+    runtime: Vec<(u64, u64)>,
+    /// Runtime calls have been counted in the kernel, so that not all that enter are seen to.
+    counted: bool,
+    /// The runtime call each thread entered last, until its driver half was seen.
+    entered: HashMap<u32, Class>,
+    /// Stream in which each event was recorded last. Bounded by [`MAX_EVENTS`].
+    events: HashMap<u64, u64>,
+    captures: Captures,
+    graphs: Graphs,
+    devices: Devices,
+    /// Batches with more elements than the kernel side sums.
+    cut_batches: u64,
+}
+
+/// Events are created by the thousand: past this many the table starts anew, and waits for older events close no step.
+const MAX_EVENTS: usize = 65_536;
+
+impl Reader {
+    /// For a process.
+    #[must_use]
+    pub fn new(pid: u32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
+    /// Address ranges of the probed runtime libraries.
+    pub fn set_runtime(&mut self, ranges: Vec<(u64, u64)>) {
+        self.runtime = ranges;
+    }
+
+    /// The process was observed from before its first call.
+    pub fn set_from_start(&mut self) {
+        self.devices.set_from_start();
+    }
+
+    /// Calls of the process are counted in the kernel, or have been.
+    pub fn set_counted(&mut self) {
+        self.counted = true;
+    }
+
+    /// Forgets an ended thread.
+    pub fn forget_thread(&mut self, tid: u32) {
+        self.entered.remove(&tid);
+        self.devices.forget_thread(tid);
+    }
+
+    /// Kernel launches recorded into graphs so far.
+    #[must_use]
+    pub fn captured_launches(&self) -> u64 {
+        self.captures.launches()
+    }
+
+    /// Batches of copies of which only a part of the bytes is known.
+    #[must_use]
+    pub fn cut_batches(&self) -> u64 {
+        self.cut_batches
+    }
+
+    /// Whether a driver call with this return address is a runtime call's inner half.
+    #[must_use]
+    pub fn is_in_runtime(&self, caller: u64) -> bool {
+        self.runtime.iter().any(|(start, end)| (*start..*end).contains(&caller))
+    }
+
+    /// Reads one call of thread `tid`; `blocks` is what the process holds.
+    ///
+    /// # Errors
+    /// The reason why it is no operation.
+    pub fn read(&mut self, tid: u32, call: &GpuCall, blocks: &Blocks) -> Result<Operation, Ignored> {
+        let Some(api) = probe::api(call.api) else { return Err(Ignored::Bookkeeping) };
+        self.learn_context(tid, api, &call.data);
+        if self.is_nested(tid, api, &call.data) {
+            return Err(Ignored::Nested);
+        }
+        let seen = Seen { tid, api, blocks };
+        match &call.data {
+            CallData::Launch(launch) => self.launch(&seen, launch),
+            CallData::Entered { args, caller: _ } => {
+                self.entered(&seen, &Arguments { args, pointee: &[], second: 0 })
+            }
+            CallData::Wide(wide) => {
+                self.entered(&seen, &Arguments { args: &wide.args, pointee: &wide.pointee, second: 0 })
+            }
+            CallData::Returned { args, result, out, entered_ns, caller } => {
+                let read = Arguments { args, pointee: &[], second: out[1] };
+                self.returned(
+                    &seen,
+                    &read,
+                    &Return { entered_ns: *entered_ns, result: *result, out: out[0], caller: *caller },
+                )
+            }
+            CallData::Named { handle, name, cut } => {
+                Ok(Operation::Named(Naming::Handle { handle: *handle, name: Arc::from(&**name), cut: *cut }))
+            }
+            CallData::Failed { .. } => Err(Ignored::Failed),
+        }
+    }
+
+    /// Contexts that the runtime makes for itself tell their device too.
+    fn learn_context(&mut self, tid: u32, api: &Api, data: &CallData) {
+        let (Meaning::MakeContext { device, current }, CallData::Returned { args, result: 0, out, .. }) =
+            (api.meaning, data)
+        else {
+            return;
+        };
+        let device = args.get(usize::from(device)).map_or(0, |ordinal| *ordinal as u32);
+        self.devices.made(out[0], device);
+        if current {
+            self.devices.set(tid, device);
+        }
+    }
+
+    fn is_nested(&mut self, tid: u32, api: &Api, data: &CallData) -> bool {
+        let class = class(api.meaning);
+        if api.layer == Layer::Runtime {
+            // What is reported at its return has its driver half behind it.
+            if !matches!(data, CallData::Failed { .. } | CallData::Returned { .. }) {
+                self.entered.insert(tid, class);
+            }
+            return false;
+        }
+        let caller = match data {
+            CallData::Launch(launch) => launch.caller,
+            CallData::Entered { caller, .. } | CallData::Returned { caller, .. } => *caller,
+            CallData::Wide(wide) => wide.caller,
+            CallData::Failed { .. } | CallData::Named { .. } => return false,
+        };
+        if !self.is_in_runtime(caller) {
+            return false;
+        }
+        // A wait is reported at its return, the driver's half before the runtime's: the caller decides alone. So it
+        // does when the outer half may have been counted.
+        if class == Class::Other || self.counted {
+            return true;
+        }
+        let nested = self.entered.get(&tid) == Some(&class);
+        if nested {
+            self.entered.remove(&tid);
+        }
+        nested
+    }
+
+    fn launch(&mut self, seen: &Seen, launch: &Launch) -> Result<Operation, Ignored> {
+        let kernel = self.kernel(launch.function);
+        let stream = seen.stream(launch.stream);
+        match self.captures.record(stream, |nodes| nodes.add_launch(kernel)) {
+            true => Err(Ignored::Captured),
+            false => Ok(Operation::Launch { kernel, stream }),
+        }
+    }
+
+    fn kernel(&self, function: u64) -> KernelKey {
+        KernelKey { pid: self.pid, function }
+    }
+
+    fn entered(&mut self, seen: &Seen, read: &Arguments) -> Result<Operation, Ignored> {
+        match seen.api.meaning {
+            Meaning::LegacyLaunch { stream } => {
+                let launch = Launch {
+                    function: read.at(0),
+                    stream: seen.handle_at(stream, read),
+                    caller: 0,
+                    grid: [1; 3],
+                    block: [1; 3],
+                    shared_bytes: 0,
+                };
+                self.launch(seen, &launch)
+            }
+            Meaning::MultiLaunch { element } => Ok(self.launches(seen, read, element)),
+            Meaning::GraphLaunch { exec, stream } => {
+                let (nodes, stream) = (self.graphs.executable(read.at(exec)), seen.stream(read.at(stream)));
+                Ok(Operation::GraphLaunch { nodes, stream })
+            }
+            Meaning::HostFunction { stream } => {
+                let stream = seen.stream(read.at(stream));
+                match self.captures.record(stream, |nodes| nodes.host_functions += 1) {
+                    true => Err(Ignored::Captured),
+                    false => Ok(Operation::HostFunction { stream }),
+                }
+            }
+            Meaning::Copy { size, way, stream } => self.copy(seen, read, (size, way, stream)),
+            Meaning::Set { size, stream } => {
+                let (bytes, stream) = (read.size(size), seen.stream_at(stream, read));
+                match self.captures.record(stream, |nodes| nodes.add_set(bytes)) {
+                    true => Err(Ignored::Captured),
+                    false => Ok(Operation::Set { bytes, stream }),
+                }
+            }
+            Meaning::Free { key } => match read.at(key) {
+                0 => Err(Ignored::Bookkeeping),
+                key => Ok(Operation::Freed {
+                    key,
+                    kind: freed_kind(seen.api),
+                    device: self.devices.current(seen.tid),
+                }),
+            },
+            Meaning::Collective { count, .. } => {
+                let bytes = read.at(count).wrapping_mul(nccl_type_bytes(read.at(count + 1)));
+                Ok(Operation::Collective { bytes })
+            }
+            Meaning::Registered { host, name } => {
+                Ok(Operation::Named(Naming::Host { function: read.at(host), name_address: read.at(name) }))
+            }
+            // Launches come as launches; the rest is reported at return, or its return was not probed.
+            meaning => {
+                self.keep_book(seen, meaning, read);
+                Err(Ignored::Bookkeeping)
+            }
+        }
+    }
+
+    /// Calls that ask nothing of the GPU, but say what later ones mean.
+    fn keep_book(&mut self, seen: &Seen, meaning: Meaning, read: &Arguments) {
+        match meaning {
+            Meaning::EventRecord { event, stream } => {
+                self.record_event(read.at(event), seen.stream(read.at(stream)));
+            }
+            Meaning::EventDestroy => drop(self.events.remove(&read.at(0))),
+            Meaning::StreamWait { stream, event } => {
+                self.captures.wait(seen.stream(read.at(stream)), read.at(event));
+            }
+            Meaning::SetDevice { device } => self.devices.set(seen.tid, read.at(device) as u32),
+            Meaning::SetContext { context } => self.devices.set_context(seen.tid, read.at(context)),
+            Meaning::PushContext { context } => self.devices.push(seen.tid, read.at(context)),
+            Meaning::PopContext => self.devices.pop(seen.tid),
+            Meaning::GraphDestroy => self.graphs.destroy(read.at(0)),
+            Meaning::ExecDestroy => self.graphs.destroy_executable(read.at(0)),
+            Meaning::AddNode { graph, node } => self.add_node(seen, read, read.at(graph), node),
+            _ => {}
+        }
+    }
+
+    fn copy(
+        &mut self,
+        seen: &Seen,
+        read: &Arguments,
+        (size, way, at): (Size, Way, StreamAt),
+    ) -> Result<Operation, Ignored> {
+        let (bytes, stream) = (read.size(size), seen.stream_at(at, read));
+        let direction = read.direction(way, size, &|address| seen.blocks.side(address));
+        let (count, summed) = read.count(size);
+        self.cut_batches += u64::from(summed < count);
+        let record = |nodes: &mut Nodes| {
+            let (copies, sum) = nodes.copies.entry(direction).or_default();
+            *copies += count;
+            *sum += bytes;
+        };
+        match self.captures.record(stream, record) {
+            true => Err(Ignored::Captured),
+            false => Ok(Operation::Copy { direction, count, bytes, stream, blocks: at == StreamAt::Default }),
+        }
+    }
+
+    /// The kernels of an array of launches; of elements that were not copied only the number is known.
+    fn launches(&self, seen: &Seen, read: &Arguments, element: (u8, u8)) -> Operation {
+        let mut launches: Vec<_> = read
+            .launches(element)
+            .map(|(function, stream)| (self.kernel(function), seen.stream(stream)))
+            .collect();
+        const MOST_DEVICES: u64 = 64;
+        let there = usize::try_from(read.at(1).min(MOST_DEVICES)).unwrap_or(0);
+        launches.resize(there.max(launches.len()), (self.kernel(0), 0));
+        Operation::Launches(launches)
+    }
+
+    fn add_node(&mut self, seen: &Seen, read: &Arguments, graph: u64, node: Node) {
+        let side = |address| seen.blocks.side(address);
+        let pid = self.pid;
+        let described = match node {
+            Node::Copy { size, way } => Described::Copy(read.direction(way, size, &side), read.size(size)),
+            Node::Set(size) => Described::Set(read.size(size)),
+            Node::Child(index) => Described::Child(read.at(index)),
+            Node::Host => Described::Host,
+            Node::Described => read.described(seen.api.layer, &side),
+            // Kernels are added at the return of the call, which hands back the node.
+            Node::Kernel | Node::Other => Described::Other,
+        };
+        match described {
+            Described::Kernel(function) => {
+                self.graphs.change(graph, |nodes| nodes.add_launch(KernelKey { pid, function }));
+            }
+            Described::Copy(direction, bytes) => {
+                self.graphs.change(graph, |nodes| nodes.add_copy(direction, bytes));
+            }
+            Described::Set(bytes) => self.graphs.change(graph, |nodes| nodes.add_set(bytes)),
+            Described::Host => self.graphs.change(graph, |nodes| nodes.host_functions += 1),
+            Described::Child(child) => self.graphs.add_child(graph, child),
+            Described::Other => {}
+        }
+    }
+
+    fn returned(&mut self, seen: &Seen, read: &Arguments, done: &Return) -> Result<Operation, Ignored> {
+        let meaning = seen.api.meaning;
+        if done.result != 0 {
+            return self.failed(seen, read, done);
+        }
+        match meaning {
+            Meaning::Allocate { kind, size, key } => Ok(Operation::Allocated {
+                key: match key {
+                    KeyAt::Out => done.out,
+                    KeyAt::Arg(index) => read.at(index),
+                },
+                bytes: read.size(size),
+                kind,
+                device: self.device_of(kind, seen.tid),
+                caller: done.caller,
+            }),
+            Meaning::Create { bytes } => Ok(Operation::Allocated {
+                key: done.out,
+                bytes: read.at(bytes),
+                kind: Memory::Device,
+                device: created_on(read.second),
+                caller: done.caller,
+            }),
+            Meaning::Synchronize(waits) => {
+                let what = match waits {
+                    Waits::Stream(index) => Waited::Stream(seen.stream(read.at(index))),
+                    Waits::Device => Waited::Device,
+                    Waits::Event(index) => Waited::Event(self.events.get(&read.at(index)).copied()),
+                };
+                Ok(Operation::Synchronized { what, entered_ns: done.entered_ns })
+            }
+            Meaning::Alias { of } => {
+                Ok(Operation::Named(Naming::Alias { handle: done.out, of: read.at(of) }))
+            }
+            meaning => {
+                self.keep_graph_book(seen, meaning, read, done);
+                Err(Ignored::Bookkeeping)
+            }
+        }
+    }
+
+    fn keep_graph_book(&mut self, seen: &Seen, meaning: Meaning, read: &Arguments, done: &Return) {
+        let kernel = self.kernel(read.second);
+        match meaning {
+            Meaning::BeginCapture { stream, into } => {
+                self.captures.begin(seen.stream(read.at(stream)), into.map(|index| read.at(index)));
+            }
+            Meaning::EndCapture { stream } => {
+                if let Some(recording) = self.captures.end(seen.stream(read.at(stream))) {
+                    self.graphs.recorded(done.out, &recording.nodes, recording.into.is_some());
+                }
+            }
+            Meaning::GraphCreate => self.graphs.create(done.out),
+            Meaning::GraphClone { of } => self.graphs.clone_of(done.out, read.at(of)),
+            Meaning::AddNode { graph, node: Node::Kernel } => {
+                self.graphs.add_kernel(read.at(graph), done.out, kernel);
+            }
+            Meaning::ChangeNode { removes } => {
+                self.graphs.change_node(read.at(0), (!removes).then_some(kernel));
+            }
+            Meaning::Instantiate { graph } => self.graphs.instantiate(read.at(graph), done.out),
+            Meaning::ExecUpdate { exec, graph } => self.graphs.instantiate(read.at(graph), read.at(exec)),
+            Meaning::ExecChangeNode { kernel: true } => {
+                self.graphs.change_executable(read.at(0), read.at(1), kernel);
+            }
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, seen: &Seen, read: &Arguments, done: &Return) -> Result<Operation, Ignored> {
+        let (bytes, device) = match seen.api.meaning {
+            // An end that fails ends the capture all the same; nothing comes of it (cudaStreamEndCapture).
+            Meaning::EndCapture { stream } => {
+                drop(self.captures.end(seen.stream(read.at(stream))));
+                return Err(Ignored::Failed);
+            }
+            Meaning::Allocate { size: Size::PitchTimes(height), kind, .. } => {
+                // No pitch was given: what was asked for is at least width times height.
+                (read.at(2).wrapping_mul(read.at(height)), self.device_of(kind, seen.tid))
+            }
+            Meaning::Allocate { size: Size::PitchTimesArea(height, depth), kind, .. } => {
+                (read.size(Size::Volume(1, height, depth)), self.device_of(kind, seen.tid))
+            }
+            Meaning::Allocate { size, kind, .. } => (read.size(size), self.device_of(kind, seen.tid)),
+            Meaning::Create { bytes } => (read.at(bytes), created_on(read.second)),
+            _ => return Err(Ignored::Failed),
+        };
+        Ok(Operation::AllocationFailed { bytes, device, result: done.result })
+    }
+
+    /// The device that memory of this kind is on when thread `tid` asks for it.
+    fn device_of(&self, kind: Memory, tid: u32) -> Option<u32> {
+        if kind == Memory::Device { self.devices.current(tid) } else { None }
+    }
+
+    fn record_event(&mut self, event: u64, stream: u64) {
+        if self.events.len() >= MAX_EVENTS && !self.events.contains_key(&event) {
+            self.events.clear();
+        }
+        self.events.insert(event, stream);
+        self.captures.record_event(event, stream);
+    }
+}
+
+/// A call as it is being read.
+struct Seen<'a> {
+    tid: u32,
+    api: &'static Api,
+    blocks: &'a Blocks,
+}
+
+impl Seen<'_> {
+    /// One number for each stream of the process: the legacy default stream goes by two handles (0 and
+    /// `cudaStreamLegacy`, 1), and each thread's own default stream by one for all threads (`cudaStreamPerThread`, 2;
+    /// 0 in per-thread forms of functions).
+    fn stream(&self, handle: u64) -> u64 {
+        match handle {
+            2 => PER_THREAD | u64::from(self.tid),
+            0 if self.api.per_thread => PER_THREAD | u64::from(self.tid),
+            1 => 0,
+            handle => handle,
+        }
+    }
+
+    fn handle_at(&self, at: StreamAt, read: &Arguments) -> u64 {
+        match at {
+            StreamAt::Arg(index) => read.at(index),
+            StreamAt::Default | StreamAt::DefaultAsync => 0,
+        }
+    }
+
+    fn stream_at(&self, at: StreamAt, read: &Arguments) -> u64 {
+        self.stream(self.handle_at(at, read))
+    }
+}
+
+/// What came back from a call.
+struct Return {
+    entered_ns: u64,
+    result: i64,
+    out: u64,
+    caller: u64,
+}
+
+fn class(meaning: Meaning) -> Class {
+    match meaning {
+        Meaning::Launch | Meaning::LegacyLaunch { .. } | Meaning::MultiLaunch { .. } => Class::Launch,
+        Meaning::GraphLaunch { .. } => Class::Graph,
+        Meaning::Copy { .. } => Class::Copy,
+        _ => Class::Other,
+    }
+}
+
+/// `CUmemLocation`: type (1 is a device) in the lower half, id in the upper.
+fn created_on(location: u64) -> Option<u32> {
+    const DEVICE: u32 = 1;
+    (location as u32 == DEVICE).then_some((location >> 32) as u32)
+}
+
+/// What a freeing function frees when nothing is known of the address.
+fn freed_kind(api: &Api) -> Memory {
+    match api.symbol {
+        "cudaFreeHost" | "cudaHostUnregister" | "cuMemFreeHost" | "cuMemHostUnregister" => Memory::Pinned,
+        "cuMemAddressFree" => Memory::Reserved,
+        _ => Memory::Device,
+    }
+}
+
+/// Bytes of an element of an `ncclDataType_t` (nccl.h 2.32).
+fn nccl_type_bytes(kind: u64) -> u64 {
+    match kind as u32 {
+        // int8, uint8, and the two float8.
+        0 | 1 | 10 | 11 => 1,
+        // float16, bfloat16.
+        6 | 9 => 2,
+        // int64, uint64, float64.
+        4 | 5 | 8 => 8,
+        // int32, uint32, float32.
+        _ => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests;
