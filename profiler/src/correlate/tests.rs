@@ -160,3 +160,65 @@ fn every_event_is_joined_or_ignored_for_a_reason() {
     let ignored: u64 = engine.totals().ignored_by_reason().map(|(_, count)| count).sum();
     assert_eq!((engine.totals().joined + ignored, ignored), (count, 1));
 }
+
+#[test]
+fn what_is_counted_in_the_kernel_adds_up_like_what_is_sent() {
+    let mut engine = Engine::default();
+    engine.set_counting();
+    let mut out = Outcomes::default();
+    let key = |symbol, function| CountKey { function, tgid: PID, api: index(symbol), detail: 0 };
+    let sum = |count, bytes| Count { count, bytes };
+    let launches = key("cudaLaunchKernel", 7);
+    let copies = key("cudaMemcpyAsync", 1);
+    let nested = CountKey { detail: 1, ..key("cuLaunchKernel", 0) };
+    engine.counted(&[(launches, sum(5, 0)), (copies, sum(2, 200)), (nested, sum(5, 0))], &mut out);
+    engine.counted(&[(launches, sum(8, 0)), (copies, sum(2, 200)), (nested, sum(8, 0))], &mut out);
+    assert_eq!(out.kernels, [KernelKey { pid: PID, function: 7 }], "told once");
+    let totals = engine.totals();
+    assert_eq!((totals.work.launches, totals.work.copies[0]), (8, (2, 200)));
+    assert_eq!((totals.counted.own, totals.counted.nested), (10, 8));
+    let calls: HashMap<_, _> = totals.calls().collect();
+    assert_eq!((calls["cudaLaunchKernel"], calls["cuLaunchKernel"]), (8, 8));
+    // The same work by thread makes the step, and is not added to the totals again.
+    let burst =
+        |first_ns, launches| Burst { first_ns, last_ns: first_ns + 50, launches, copies: 2, copy_bytes: 200 };
+    let told = |time_ns, burst| event(20, time_ns, Body::Burst(burst));
+    let out = run(
+        &mut engine,
+        vec![told(160, burst(100, 5)), wait(160, 200), told(360, burst(300, 8)), wait(360, 400)],
+    );
+    let steps: Vec<_> =
+        out.steps.iter().map(|step| (step.start_ns, step.end_ns, step.work.launches)).collect();
+    assert_eq!(steps, [(100, 200, 5), (300, 400, 3)]);
+    assert_eq!(out.steps[0].work.copy_bytes(), 200);
+    assert_eq!(engine.totals().work.launches, 8);
+}
+
+#[test]
+fn memory_that_ran_out_says_what_was_asked_for() {
+    let mut engine = Engine::default();
+    let args = [0, 96 << 30, 0, 0, 0, 0];
+    let data = CallData::Returned { entered_ns: 1, caller: 0, args, result: 2, out: [0; 2] };
+    run(&mut engine, vec![event(20, 5, Body::Gpu(GpuCall { api: index("cudaMalloc"), data }))]);
+    let failures = &engine.totals().failures;
+    assert_eq!(failures.counts().collect::<Vec<_>>(), [(index("cudaMalloc"), 2, 1)]);
+    let asked = failures.out_of_memory.iter().map(|failed| failed.bytes).collect::<Vec<_>>();
+    assert_eq!((failures.times_out_of_memory, asked), (1, vec![96 << 30]));
+    assert_eq!(engine.memory().count(), 0);
+}
+
+#[test]
+fn the_stack_of_an_inner_launch_is_left_to_the_outer_one() {
+    let mut engine = Engine::default();
+    engine.set_runtime(PID, vec![(0x4000, 0x6000)]);
+    let stack = |symbol, caller| {
+        let stack = Stack { api: index(symbol), function: 7, caller, frames: vec![1, caller] };
+        event(20, 5, Body::Stack(Box::new(stack)))
+    };
+    let events = vec![
+        stack("cudaLaunchKernel", 0x9000),
+        stack("cuLaunchKernel", 0x5000),
+        stack("cuLaunchKernel", 0x9000),
+    ];
+    assert_eq!(run(&mut engine, events).stacks.len(), 2);
+}

@@ -1,5 +1,6 @@
 //! What a person or a script sees on standard output while observing.
 
+mod account;
 mod json;
 mod line;
 mod table;

@@ -1,7 +1,9 @@
 //! The live table of a terminal: the group's rates on top, the newest requests below, redrawn in place.
 
-use super::{View, bytes, duration, line, percentiles};
+use super::account::account;
+use super::{View, bytes, duration, percentiles};
 use crate::account::Summary;
+use crate::attach::Detail;
 use crate::control::Control;
 use crate::correlate::Request;
 use crate::session::Session;
@@ -64,7 +66,7 @@ impl View for Table {
 
     fn finish(&mut self, summary: &Summary, session: &Session) {
         let _ = self.terminal.clear();
-        let text = line::account(summary, session);
+        let text = account(summary, session);
         let _ = io::Write::write_all(&mut io::stdout().lock(), text.as_bytes());
     }
 }
@@ -114,6 +116,7 @@ fn header<'a>(control: &Control, session: &Session, now: &Sums, last: &Sums) -> 
             strong(format!("{} ({gpu} with a GPU library)", members.len())),
             label("  observing for "),
             strong(format!("{:.0} s", now.elapsed.as_secs_f64())),
+            label(if control.detail == Detail::Aggregate { "  counting in the kernel" } else { "" }),
         ]),
     ])
     .block(
