@@ -3,22 +3,27 @@
 //! In: a pid. Out: links that live as long as the [`Attacher`], a [`Coverage`] per library, and what the
 //! correlation needs to know of the process. The target is never stopped, written to or traced.
 
+mod elf;
 mod kernel;
 mod library;
 mod links;
 mod multi;
+mod price;
+mod runtime;
 mod site;
 mod tracefs;
 
 pub use kernel::{Detail, Kernel, KernelError, KernelSettings, LinkKind, RING_BYTES};
-pub use library::{Library, LibraryError, Missing, Point, inspect};
+pub use library::{Alias, Group, Library, LibraryError, Missing, Point, Role, inspect};
 pub use links::{EmptyProgram, LinkError, Links};
 pub use multi::{RunStatistics, support as multi_support};
+pub use price::{Price, measure as measure_price};
+pub use site::{Code, Cost, Machine, Site};
 pub use tracefs::ensure_tracefs;
 
 use crate::probe::Layer;
 use crate::target::{self, FileId, Mapping};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +34,8 @@ pub struct Coverage {
     pub pid: u32,
     /// Path as the process sees it.
     pub library: String,
+    /// What the file is, and how the runtime came into it.
+    pub roles: Vec<Role>,
     /// GNU build id.
     pub build_id: Option<String>,
     /// Functions probed.
@@ -37,6 +44,8 @@ pub struct Coverage {
     pub missing: Vec<Missing>,
     /// Functions whose probe is dear, and why.
     pub expensive: Vec<Missing>,
+    /// Names of functions that are probed under another name.
+    pub aliases: Vec<Alias>,
 }
 
 /// What `attach` learnt of a process, for the correlation.
@@ -44,7 +53,7 @@ pub struct Coverage {
 pub struct Learnt {
     /// Process.
     pub pid: u32,
-    /// Text of its probed runtime libraries.
+    /// Code of its probed runtime libraries, and of runtimes linked into others.
     pub runtime: Vec<(u64, u64)>,
     /// It had no GPU library when it was attached to: none of its GPU calls is missed.
     pub from_start: bool,
@@ -57,6 +66,7 @@ pub struct Learnt {
 /// Attaches to processes and keeps what it attached.
 pub struct Attacher {
     kernel: Kernel,
+    /// Every file that was ever looked at, also those of no interest: none is looked at twice.
     libraries: HashMap<FileId, Arc<Result<Library, LibraryError>>>,
     processes: BTreeMap<u32, Attached>,
     /// Coverage of processes that are gone, for the summary.
@@ -73,6 +83,8 @@ struct Attached {
     failed: BTreeMap<FileId, Coverage>,
     /// No GPU library was there at the first look.
     without_gpu: bool,
+    /// Where the code of its runtime libraries lies, as last learnt.
+    runtime: Vec<(u64, u64)>,
 }
 
 impl Attacher {
@@ -153,20 +165,23 @@ impl Attacher {
     pub fn rescan(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let start = Instant::now();
         let mappings = target::mappings(pid).unwrap_or_default();
-        let gpu: Vec<_> = mappings.iter().filter_map(|m| Some((m, target::gpu_layer(m.name())?))).collect();
-        let Some(process) = self.processes.get(&pid) else { return };
-        let new: Vec<_> = unique_files(&gpu)
-            .into_iter()
-            .filter(|(m, _)| !process.files.contains_key(&m.file) && !process.failed.contains_key(&m.file))
-            .collect();
+        let libraries: Vec<_> = mappings.iter().filter_map(|m| Some((m, self.look(pid, m)?))).collect();
+        let runtime = runtime_ranges(&libraries);
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        // Also when no file is new: a library may be loaded a second time, or again at another address.
+        if process.runtime != runtime {
+            process.runtime.clone_from(&runtime);
+            let from_start = process.without_gpu;
+            learn(Learnt { pid, runtime, from_start, connections: Vec::new(), listeners: Vec::new() });
+        }
+        let mut seen = HashSet::new();
+        let known = |file| process.files.contains_key(&file) || process.failed.contains_key(&file);
+        let new: Vec<_> =
+            libraries.into_iter().filter(|(m, _)| !known(m.file) && seen.insert(m.file)).collect();
         if new.is_empty() {
             return;
         }
-        let inspected: Vec<_> = new.iter().map(|(m, layer)| self.inspect(pid, m, *layer)).collect();
-        let runtime = self.runtime_ranges(&gpu);
-        let from_start = self.processes.get(&pid).is_some_and(|process| process.without_gpu);
-        learn(Learnt { pid, runtime, from_start, connections: Vec::new(), listeners: Vec::new() });
-        for ((mapping, _), library) in new.into_iter().zip(inspected) {
+        for (mapping, library) in new {
             self.attach_library(pid, mapping, &library);
         }
         self.attach_time += start.elapsed();
@@ -221,21 +236,17 @@ impl Attacher {
         found
     }
 
-    fn inspect(&mut self, pid: u32, mapping: &Mapping, layer: Layer) -> Arc<Result<Library, LibraryError>> {
-        let path = mapping.openable(pid);
-        let library = self.libraries.entry(mapping.file).or_insert_with(|| Arc::new(inspect(&path, layer)));
-        Arc::clone(library)
-    }
-
-    /// Mappings of runtime libraries whose launches are probed: the driver calls from there are nested.
-    fn runtime_ranges(&self, gpu: &[(&Mapping, Layer)]) -> Vec<(u64, u64)> {
-        gpu.iter()
-            .filter(|(mapping, layer)| {
-                let library = self.libraries.get(&mapping.file).map(Arc::as_ref);
-                *layer == Layer::Runtime && matches!(library, Some(Ok(library)) if !library.points.is_empty())
-            })
-            .map(|(mapping, _)| (mapping.start, mapping.end))
-            .collect()
+    /// What the mapped file offers; none when it is of no interest.
+    fn look(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<Result<Library, LibraryError>>> {
+        let layer = target::gpu_layer(mapping.name());
+        let look = || Arc::new(inspect(&mapping.openable(pid), layer));
+        let library = self.libraries.entry(mapping.file).or_insert_with(look);
+        let of_interest = match library.as_ref() {
+            Ok(library) => library.is_of_interest(),
+            // Many things can be mapped; what is not called like a GPU library need not be one.
+            Err(_) => layer.is_some(),
+        };
+        of_interest.then(|| Arc::clone(library))
     }
 
     fn attach_library(&mut self, pid: u32, mapping: &Mapping, library: &Result<Library, LibraryError>) {
@@ -244,6 +255,7 @@ impl Attacher {
                 tracing::warn!(pid, library = mapping.path, error = %crate::chain(error), "library not probed");
                 (None, Coverage::none(pid, mapping, Vec::new()))
             }
+            Ok(library) if library.points.is_empty() => (None, Coverage::of(pid, mapping, library)),
             Ok(library) => match Links::attach(&mut self.kernel, &mapping.openable(pid), pid, library) {
                 Ok(links) => (Some(links), Coverage::of(pid, mapping, library)),
                 Err(error) => {
@@ -262,38 +274,61 @@ impl Attacher {
 
 impl Coverage {
     fn of(pid: u32, mapping: &Mapping, library: &Library) -> Self {
-        let expensive = library.points.iter().filter_map(|point| {
-            Some(Missing { symbol: crate::probe::api(point.api)?.symbol, reason: point.expensive? })
+        let dear = library.points.iter().filter(|point| point.site.cost == Cost::SingleStepped);
+        let expensive = dear.filter_map(|point| {
+            let symbol = crate::probe::api(point.api)?.symbol;
+            Some(Missing { symbol, group: Group::Expensive, reason: point.site.why })
         });
         Self {
-            pid,
-            library: mapping.path.clone(),
+            roles: library.roles.clone(),
             build_id: library.build_id.clone(),
             attached: library.points.len(),
-            missing: library.missing.clone(),
             expensive: expensive.collect(),
+            aliases: library.aliases.clone(),
+            ..Self::none(pid, mapping, library.missing.clone())
         }
     }
 
     fn none(pid: u32, mapping: &Mapping, missing: Vec<Missing>) -> Self {
-        let library = mapping.path.clone();
-        Self { pid, library, build_id: None, attached: 0, missing, expensive: Vec::new() }
+        Self {
+            pid,
+            library: mapping.path.clone(),
+            roles: Vec::new(),
+            build_id: None,
+            attached: 0,
+            missing,
+            expensive: Vec::new(),
+            aliases: Vec::new(),
+        }
     }
 
     fn refused(pid: u32, mapping: &Mapping, library: &Library) -> Self {
         let refused = library.points.iter().filter_map(|point| {
-            Some(Missing {
-                symbol: crate::probe::api(point.api)?.symbol,
-                reason: "the kernel refused the probe",
-            })
+            let symbol = crate::probe::api(point.api)?.symbol;
+            Some(Missing { symbol, group: Group::Refused, reason: "the kernel refused the probe" })
         });
         let missing = library.missing.iter().cloned().chain(refused).collect();
-        Self { build_id: library.build_id.clone(), ..Self::none(pid, mapping, missing) }
+        let (roles, build_id) = (library.roles.clone(), library.build_id.clone());
+        Self { roles, build_id, ..Self::none(pid, mapping, missing) }
     }
 }
 
-/// One mapping a file: a library may be mapped executable in several pieces.
-fn unique_files<'a>(mappings: &[(&'a Mapping, Layer)]) -> Vec<(&'a Mapping, Layer)> {
-    let mut seen = std::collections::HashSet::new();
-    mappings.iter().filter(|(mapping, _)| seen.insert(mapping.file)).copied().collect()
+type Look<'a> = (&'a Mapping, Arc<Result<Library, LibraryError>>);
+
+/// Where the code of probed runtimes lies: driver calls from there are nested. All of a runtime library, which may be
+/// mapped in several pieces and several times; of any other file the runtime that was linked into it alone, because
+/// its host may call the driver itself.
+fn runtime_ranges(libraries: &[Look<'_>]) -> Vec<(u64, u64)> {
+    let mut ranges = Vec::new();
+    for (mapping, library) in libraries {
+        let Ok(library) = library.as_ref() else { continue };
+        if library.points.is_empty() {
+            continue;
+        }
+        if library.roles.contains(&Role::Shared(Layer::Runtime)) {
+            ranges.push((mapping.start, mapping.end));
+        }
+        ranges.extend(library.runtime_code.iter().filter_map(|code| mapping.addresses(*code)));
+    }
+    ranges
 }

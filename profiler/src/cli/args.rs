@@ -90,6 +90,9 @@ pub struct Check {
     /// One JSON object instead of lines.
     #[arg(long)]
     pub json: bool,
+    /// Also list every function of each GPU library: where it would be probed, why there, and what kind of cost that is.
+    #[arg(long)]
+    pub symbols: bool,
 }
 
 /// `500ms`, `10s`, `5m`, `1h`, or seconds without a unit.

@@ -49,20 +49,32 @@ impl Mapping {
         }
         PathBuf::from(format!("/proc/{pid}/root{}", self.path))
     }
+
+    /// Where a part of the file, as start and end offset, lies in the process, as far as this mapping holds it.
+    #[must_use]
+    pub fn addresses(&self, (start, end): (u64, u64)) -> Option<(u64, u64)> {
+        let mapped = self.offset.saturating_add(self.end.saturating_sub(self.start));
+        let (start, end) = (start.max(self.offset), end.min(mapped));
+        let address = |offset: u64| self.start.saturating_add(offset.saturating_sub(self.offset));
+        (start < end).then(|| (address(start), address(end)))
+    }
 }
 
 /// The GPU layer a library belongs to, by its file name: `libcudart.so.12.9.79` is the runtime, also in the
-/// renamed copies that wheels carry (`libcudart-d0da41ae.so.11.0`).
+/// renamed copies that wheels carry (`libcudart-d0da41ae.so.11.0`); `libnccl-net.so` is a plug-in and no NCCL.
 #[must_use]
 pub fn gpu_layer(name: &str) -> Option<Layer> {
+    let is_hash = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is = |stem: &str| {
-        name.strip_prefix(stem)
-            .is_some_and(|rest| rest.starts_with(".so") || (rest.starts_with('-') && rest.contains(".so")))
+        let rest = name.strip_prefix(stem).and_then(|rest| rest.split_once(".so"));
+        rest.is_some_and(|(between, _)| between.is_empty() || between.strip_prefix('-').is_some_and(is_hash))
     };
     if is("libcudart") {
         Some(Layer::Runtime)
     } else if is("libcuda") {
         Some(Layer::Driver)
+    } else if is("libnccl") {
+        Some(Layer::Nccl)
     } else {
         None
     }
@@ -119,6 +131,16 @@ mod tests {
         assert_eq!(mapping.file, FileId { device: 0xfe << 32 | 1, inode: 4242 });
         assert_eq!((mapping.path.as_str(), mapping.deleted), ("/a b/libx.so.1", true));
         assert_eq!(mapping.name(), "libx.so.1");
+        for (part, addresses) in [
+            ((0x1000, 0x1010), Some((0x7f10_a000_0000, 0x7f10_a000_0010))),
+            ((0, 0x1010), Some((0x7f10_a000_0000, 0x7f10_a000_0010))),
+            ((0x21ff0, u64::MAX), Some((0x7f10_a002_0ff0, 0x7f10_a002_1000))),
+            ((0, 0x1000), None),
+            ((0x22000, 0x23000), None),
+            ((0x1010, 0x1000), None),
+        ] {
+            assert_eq!(mapping.addresses(part), addresses, "{part:x?}");
+        }
         for other in [
             "7f10a0000000-7f10a0021000 rw-p 00001000 fe:01 4242 /lib/libx.so",
             "7ffd1c000000-7ffd1c021000 r-xp 00000000 00:00 0 [vdso]",
@@ -137,6 +159,8 @@ mod tests {
             ("libcudart-d0da41ae.so.11.0", Some(Layer::Runtime)),
             ("libcuda.so.1", Some(Layer::Driver)),
             ("libcuda.so.550.163.01", Some(Layer::Driver)),
+            ("libnccl.so.2", Some(Layer::Nccl)),
+            ("libnccl-net.so", None),
             ("libcudnn.so.9", None),
             ("libcudadebugger.so.1", None),
             ("libcuda-notes.txt", None),

@@ -1,5 +1,6 @@
-//! The code of the GPU libraries inside a running process, compared with their files: probes are bytes that differ.
+//! The code of a running process, compared with its files: probes are bytes that differ.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -9,14 +10,14 @@ use profiler::target::{Mapping, gpu_layer, mappings};
 
 use crate::wait;
 
-/// Bytes of the libraries' code that are not those of their files.
+/// Bytes of the process's code that are not those of its files.
 ///
 /// # Errors
 /// When the process or its libraries cannot be read.
 pub fn changed_bytes(pid: u32) -> Result<usize> {
     let memory = memory(pid)?;
     let mut changed = 0;
-    for mapping in libraries(pid)? {
+    for mapping in all_mappings(pid)? {
         let length = usize::try_from(mapping.end - mapping.start)?;
         let running = read(&memory, mapping.start, length)?;
         let original = read(&File::open(mapping.openable(pid))?, mapping.offset, length)?;
@@ -25,28 +26,29 @@ pub fn changed_bytes(pid: u32) -> Result<usize> {
     Ok(changed)
 }
 
-/// Whether every function that can be probed is, in every GPU library of the process, of which there are at least
-/// `libraries`.
+/// Whether every function that can be probed is, in every file of the process with GPU functions, of which there are
+/// at least `at_least`.
 ///
 /// # Errors
 /// When the process or its libraries cannot be read.
 pub fn is_probed(pid: u32, at_least: usize) -> Result<bool> {
     let memory = memory(pid)?;
-    let found = libraries(pid)?;
-    for mapping in &found {
-        let layer = gpu_layer(mapping.name()).context("no GPU library")?;
+    let mut files = HashSet::new();
+    for mapping in all_mappings(pid)? {
+        let Ok(library) = inspect(&mapping.openable(pid), gpu_layer(mapping.name())) else { continue };
         let file = File::open(mapping.openable(pid))?;
         let length = mapping.end - mapping.start;
-        for point in inspect(&mapping.openable(pid), layer)?.points {
+        for point in library.points {
             let Some(at) = point.offset.checked_sub(mapping.offset).filter(|at| *at < length) else {
                 continue;
             };
             if read(&memory, mapping.start + at, 1)? == read(&file, point.offset, 1)? {
                 return Ok(false);
             }
+            files.insert(mapping.file);
         }
     }
-    Ok(found.len() >= at_least)
+    Ok(files.len() >= at_least)
 }
 
 /// Waits until all that can be probed is.
@@ -61,9 +63,8 @@ fn memory(pid: u32) -> Result<File> {
     File::open(format!("/proc/{pid}/mem")).with_context(|| format!("failed to open the memory of {pid}"))
 }
 
-fn libraries(pid: u32) -> Result<Vec<Mapping>> {
-    let all = mappings(pid).with_context(|| format!("failed to read the mappings of {pid}"))?;
-    Ok(all.into_iter().filter(|mapping| gpu_layer(mapping.name()).is_some()).collect())
+fn all_mappings(pid: u32) -> Result<Vec<Mapping>> {
+    mappings(pid).with_context(|| format!("failed to read the mappings of {pid}"))
 }
 
 /// Up to `length` bytes; a mapping's last page may reach beyond its file.

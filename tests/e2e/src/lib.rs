@@ -5,6 +5,7 @@
 
 pub mod calls;
 pub mod code;
+pub mod nvcc;
 pub mod observation;
 pub mod otlp;
 pub mod program;

@@ -209,9 +209,11 @@ pub struct Export {
 pub struct Coverage {
     pub pid: u32,
     pub library: String,
+    pub roles: Vec<String>,
     pub attached: usize,
     pub missing: Vec<Missing>,
     pub expensive: Vec<Missing>,
+    pub aliases: Vec<Alias>,
 }
 
 /// A function that is not probed, or at a price.
@@ -219,7 +221,16 @@ pub struct Coverage {
 #[expect(missing_docs, reason = "the names are those of the file")]
 pub struct Missing {
     pub symbol: String,
+    pub group: String,
     pub reason: String,
+}
+
+/// A function that is counted under another name.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Alias {
+    pub symbol: String,
+    pub counted_as: String,
 }
 
 /// `self`.

