@@ -28,12 +28,13 @@ pub struct Made {
     pub pid: u32,
     /// Every call by name, those of its preparation included.
     pub calls: BTreeMap<String, u64>,
-    /// What it did after the wait before `start`.
+    /// What it did after the wait before `start`; programs that only launch leave it out.
+    #[serde(default)]
     pub after: After,
 }
 
 /// What the program did after its preparation, and what that should have done, worked out from its arguments alone.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct After {
     /// Every call by name.
     pub calls: BTreeMap<String, u64>,
@@ -52,7 +53,7 @@ pub struct After {
 }
 
 /// Work for the device. Copies by direction; those inside graphs are [`GraphNodes`].
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the program")]
 pub struct Work {
     pub launches: u64,
@@ -66,7 +67,7 @@ pub struct Work {
 }
 
 /// Nodes that ran, all replays together.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the program")]
 pub struct GraphNodes {
     pub kernels: u64,
