@@ -73,6 +73,8 @@ fn every_function_is_accounted_for(library: &Value) {
     let mut expected: Vec<_> =
         CATALOG.iter().filter(|api| api.layer == layer).map(|api| api.symbol).collect();
     expected.sort_unstable();
+    // Some rows hold for one version of CUDA only, and another of the same name for the next.
+    expected.dedup();
     assert_eq!(all, expected);
     let counts: u64 =
         library["probed"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();

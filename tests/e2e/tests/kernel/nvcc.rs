@@ -169,7 +169,9 @@ fn linked(build: Build) {
         let log = TempDir::new().unwrap();
         let (report, calls, _) = observe(&program, log.path(), arguments);
         let summary = &report.summary;
-        assert_eq!(summary.calls, calls, "{build:?} {arguments:?}");
+        for (name, count) in &calls {
+            assert_eq!(summary.call(name), *count, "{build:?} {arguments:?}: {name}");
+        }
         let by_driver = calls.get("cuLaunchKernel").copied().unwrap_or(0);
         assert_eq!(by_driver > 0, arguments.contains(&"--driver"));
         assert_eq!(summary.launches.total, ROUNDS * LAUNCHES + by_driver, "{build:?} {arguments:?}");
@@ -205,7 +207,8 @@ fn linked_in_runtime_without_symbols() {
     let log = TempDir::new().unwrap();
     let (report, ..) = observe(&program, log.path(), &["--driver"]);
     let summary = &report.summary;
-    assert_eq!(summary.calls, BTreeMap::from([("cuLaunchKernel".to_owned(), ROUNDS)]));
+    assert_eq!(summary.call("cuLaunchKernel"), ROUNDS);
+    assert!(summary.calls.keys().all(|name| !name.contains("cuda")), "{:?}", summary.calls);
     assert_eq!(summary.launches.total, ROUNDS);
     let host = host(summary, &program);
     assert_eq!(
