@@ -75,7 +75,10 @@ impl LibraryReport {
             name: mapping.name().to_owned(),
             deleted: mapping.deleted,
             roles: library.roles.clone(),
-            version: version(mapping.name()).or_else(|| version(library.soname.as_deref()?)),
+            version: [Some(mapping.name()), library.soname.as_deref()]
+                .into_iter()
+                .flatten()
+                .find_map(version),
             build_id: library.build_id.clone(),
             machine: library.machine,
             probed: classes.collect(),
@@ -170,11 +173,11 @@ impl LibraryReport {
     }
 }
 
-/// What follows `.so.` in a library's name, if it is more than nothing.
+/// What follows `.so.` in a library's name, where it tells anything: every driver is called `libcuda.so.1`.
 fn version(name: &str) -> Option<String> {
     let (_, version) = name.split_once(".so.")?;
     let is_version = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    (is_version && !version.is_empty()).then(|| version.to_owned())
+    (is_version && !version.is_empty() && version != "1").then(|| version.to_owned())
 }
 
 /// The first few names.
@@ -193,6 +196,7 @@ mod tests {
         for (name, expected) in [
             ("libcuda.so.550.163.01", Some("550.163.01")),
             ("libcudart-d0da41ae.so.11.0", Some("11.0")),
+            ("libcuda.so.1", None),
             ("libcudart.so", None),
             ("libcudart.so.", None),
             ("libcudart.so.old", None),
