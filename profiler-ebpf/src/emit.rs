@@ -93,6 +93,17 @@ impl Tally {
         }
     }
 
+    /// Sends a record and wakes the reader for it: for what it must act upon at once.
+    #[inline(always)]
+    pub fn send_and_wake<T: Copy + 'static>(self, record: T) {
+        if let Some(mut entry) = self.reserve::<T>() {
+            entry.write(record);
+            // SAFETY: as in `reserve`.
+            add(unsafe { &raw mut (*self.0).submitted }, 1);
+            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+        }
+    }
+
     /// Room for a record that is filled in place, or `None` after counting it as lost to a full ring.
     #[inline(always)]
     pub fn reserve<T: 'static>(self) -> Option<RingBufEntry<T>> {

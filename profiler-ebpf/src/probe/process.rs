@@ -64,10 +64,14 @@ pub fn process_exit(_: TracePointContext) -> u32 {
     0
 }
 
-/// A target mapped a file executable, by the system call `number`.
+/// A target mapped a file executable, by the system call `number`. If it is a GPU library, each millisecond until it is
+/// probed may cost calls that nobody sees: the reader is woken.
 #[inline(always)]
 pub fn mapped(task: Task, number: u32) {
-    report(task, change::MAP, number, 0);
+    if let Some(tally) = Tally::of(family::PROCESS) {
+        let head = task.head(kind::PROCESS, number as u16, change::MAP);
+        tally.send_and_wake(Process { head, other: 0, padding: 0 });
+    }
 }
 
 #[inline(always)]

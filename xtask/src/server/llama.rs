@@ -10,16 +10,49 @@ use anyhow::{Context, Result};
 
 use super::cache::Kept;
 use super::process::{self, Running, Spec};
-use super::{Device, Options, stand_in};
+use super::{Cuda, Device, Options, stand_in};
 
 /// The release that carries llama.cpp 0.5.0 with `tools/server`: the source distribution on PyPI is the only registry
 /// package that does.
 const SDIST: &str = "llama-cpp-python==0.3.36";
 const SOURCE: &str = "llama_cpp_python-0.3.36";
-/// ggml-cuda of the same llama.cpp release (0.5.0), for CUDA 13.
-const BACKEND: &str = "@node-llama-cpp/linux-x64-cuda@3.22.1";
-/// Where the backend lies in its package.
-const BACKEND_BINS: &str = "package/bins/linux-x64-cuda";
+/// A prebuilt ggml-cuda of the same llama.cpp release (0.5.0).
+struct Backend {
+    package: &'static str,
+    /// Where it lies in its package.
+    folder: &'static str,
+    /// The files that are wanted of it.
+    files: &'static [&'static str],
+    /// The folder it is kept in.
+    kept_in: &'static str,
+}
+
+impl Backend {
+    fn kept(&self) -> String {
+        format!("{}/libggml-cuda.so", self.kept_in)
+    }
+}
+
+const THIRTEEN: Backend = Backend {
+    package: "@node-llama-cpp/linux-x64-cuda@3.22.1",
+    folder: "package/bins/linux-x64-cuda",
+    files: &["libggml-cuda.so", "libggml-base.so"],
+    kept_in: "ggml-cuda",
+};
+const TWELVE: Backend = Backend {
+    package: "@node-llama-cpp/linux-x64-cuda-ext@3.22.1",
+    folder: "package/bins/linux-x64-cuda/fallback",
+    files: &["libggml-cuda.so"],
+    kept_in: "ggml-cuda12",
+};
+
+fn backend_of(cuda: Cuda) -> &'static Backend {
+    match cuda {
+        Cuda::Twelve => &TWELVE,
+        Cuda::Thirteen => &THIRTEEN,
+    }
+}
+
 const PYTHON: [&str; 4] = ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0", "numpy==2.4.6"];
 /// No TLS, no web pages: neither takes part in what is measured, and both would be fetched while building.
 const CONFIGURE: [&str; 7] = [
@@ -39,9 +72,9 @@ const SLOTS: &str = "4";
 /// Loading takes a second; the rest is for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Starts the server and waits until it answers.
-pub fn start(options: &Options) -> Result<Running> {
-    let kept = provision()?;
+/// Starts the server.
+pub fn spawn(options: &Options) -> Result<Running> {
+    let kept = provision(options.cuda)?;
     let port = process::port(options.port)?;
     let mut command = Command::new(kept.path("build/bin/llama-server"));
     command.arg("--model").arg(kept.path("model.gguf")).args([
@@ -59,28 +92,32 @@ pub fn start(options: &Options) -> Result<Running> {
         Device::Cuda => {
             let truth = process::truth_dir("llama", port)?;
             let bins = kept.path("build/bin");
-            stand_in::give(&mut command, &truth, &[&bins])?;
-            command.env("GGML_BACKEND_PATH", kept.path("ggml-cuda/libggml-cuda.so"));
+            stand_in::give(&mut command, options.cuda.into(), &truth, &[&bins])?;
+            command.env("GGML_BACKEND_PATH", kept.path(&backend_of(options.cuda).kept()));
             command.args(["--device", "CUDA0", "--n-gpu-layers", "99"]);
             Some(truth)
         }
     };
     // The lock is for filling the folder; servers share it.
     drop(kept);
-    Running::start(
+    Running::spawn(
         &mut command,
         Spec { name: "llama", port, model: MODEL.into(), truth_dir, patience: PATIENCE },
     )
 }
 
 /// Fetches and builds what is not there yet.
-fn provision() -> Result<Kept> {
+fn provision(cuda: Cuda) -> Result<Kept> {
     let kept = Kept::open("llama")?;
     kept.python(&PYTHON)?;
     kept.step("source", SDIST, || source(&kept))?;
     kept.step("build", &format!("{SDIST} {CONFIGURE:?}"), || build(&kept))?;
-    kept.step("backend", BACKEND, || backend(&kept))?;
-    kept.step("agree", &format!("{SDIST} {BACKEND} {AGREE_SCRIPT}"), || agree(&kept))?;
+    // The package for CUDA 13 has the libggml-base that says whether backend and server belong together.
+    kept.step("backend", THIRTEEN.package, || backend(&kept, &THIRTEEN))?;
+    kept.step("agree", &format!("{SDIST} {} {AGREE_SCRIPT}", THIRTEEN.package), || agree(&kept))?;
+    if cuda == Cuda::Twelve {
+        kept.step("backend12", TWELVE.package, || backend(&kept, &TWELVE))?;
+    }
     kept.step("model", MODEL_SCRIPT, || model(&kept))?;
     Ok(kept)
 }
@@ -109,19 +146,19 @@ fn build(kept: &Kept) -> Result<()> {
 }
 
 /// Keeps the backend alone in a folder: it would load the libggml-base beside it, and the process would have two.
-fn backend(kept: &Kept) -> Result<()> {
+fn backend(kept: &Kept, backend: &Backend) -> Result<()> {
     let unpacked = kept.path("backend");
     fs::create_dir_all(&unpacked).context("failed to make the folder of the backend")?;
-    kept.run("backend", Command::new("npm").args(["pack", BACKEND]).current_dir(&unpacked))?;
+    kept.run("backend", Command::new("npm").args(["pack", backend.package]).current_dir(&unpacked))?;
     let archive = archive_in(&unpacked)?;
     let mut unpack = Command::new("tar");
     unpack.arg("-xzf").arg(&archive).arg("-C").arg(&unpacked);
-    unpack.args(["libggml-cuda.so", "libggml-base.so"].map(|file| format!("{BACKEND_BINS}/{file}")));
+    unpack.args(backend.files.iter().map(|file| format!("{}/{file}", backend.folder)));
     kept.run("backend", &mut unpack)?;
     fs::remove_file(&archive).with_context(|| format!("failed to remove {}", archive.display()))?;
-    fs::create_dir_all(kept.path("ggml-cuda")).context("failed to make the folder of ggml-cuda")?;
-    let from = unpacked.join(BACKEND_BINS).join("libggml-cuda.so");
-    fs::rename(&from, kept.path("ggml-cuda/libggml-cuda.so"))
+    fs::create_dir_all(kept.path(backend.kept_in)).context("failed to make the folder of ggml-cuda")?;
+    let from = unpacked.join(backend.folder).join("libggml-cuda.so");
+    fs::rename(&from, kept.path(&backend.kept()))
         .with_context(|| format!("failed to move {}", from.display()))
 }
 
@@ -134,7 +171,7 @@ fn archive_in(folder: &std::path::Path) -> Result<std::path::PathBuf> {
 fn agree(kept: &Kept) -> Result<()> {
     let mut check = script(kept, "ggml_agree.py", AGREE_SCRIPT)?;
     check.arg(kept.path("build/bin/libggml-base.so"));
-    check.arg(kept.path(&format!("backend/{BACKEND_BINS}/libggml-base.so")));
+    check.arg(kept.path(&format!("backend/{}/libggml-base.so", THIRTEEN.folder)));
     kept.run("agree", check.arg(kept.path(&format!("{SOURCE}/vendor/llama.cpp/ggml/include/ggml.h"))))
 }
 

@@ -39,6 +39,9 @@ pub struct Options {
     /// What the model runs on: the CPU, or the stand-in of a GPU.
     #[arg(long, value_enum, default_value_t)]
     pub device: Device,
+    /// The CUDA that the backend was built for (llama; PyTorch ships with 13).
+    #[arg(long, value_enum, default_value_t)]
+    pub cuda: Cuda,
     /// The port to listen on; by default a free one is chosen.
     #[arg(long)]
     pub port: Option<u16>,
@@ -55,6 +58,27 @@ pub enum Device {
     /// The stand-in libraries of `tests/simgpu`.
     #[default]
     Cuda,
+}
+
+/// Versions of CUDA that a backend comes built for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Cuda {
+    /// CUDA 12.
+    #[value(name = "12")]
+    Twelve,
+    /// CUDA 13.
+    #[default]
+    #[value(name = "13")]
+    Thirteen,
+}
+
+impl From<Cuda> for simgpu::Runtime {
+    fn from(cuda: Cuda) -> Self {
+        match cuda {
+            Cuda::Twelve => Self::Cuda12,
+            Cuda::Thirteen => Self::Cuda13,
+        }
+    }
 }
 
 /// Starts the server, says where it is, and stays until it ends.
@@ -75,10 +99,17 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Provisions the server when needed, and starts it.
+/// Provisions the server when needed, starts it, and waits until it answers.
 pub fn start(name: Name, options: &Options) -> Result<Running> {
+    let mut running = spawn(name, options)?;
+    running.ready()?;
+    Ok(running)
+}
+
+/// Provisions the server when needed and starts it; [`Running::ready`] waits until it answers.
+pub fn spawn(name: Name, options: &Options) -> Result<Running> {
     match name {
-        Name::Llama => llama::start(options),
-        Name::Transformers => transformers::start(options),
+        Name::Llama => llama::spawn(options),
+        Name::Transformers => transformers::spawn(options),
     }
 }

@@ -17,7 +17,7 @@ use super::cache;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 
-/// A real server, ready for requests. Dropping it stops it.
+/// A real server. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
     /// The server's process.
@@ -30,6 +30,8 @@ pub struct Running {
     pub log: PathBuf,
     /// Where the stand-ins write what truly ran on the device; none without a device.
     pub truth_dir: Option<PathBuf>,
+    port: u16,
+    patience: Duration,
     child: Child,
 }
 
@@ -48,18 +50,16 @@ pub struct Spec {
 }
 
 impl Running {
-    /// Starts `command` and waits until `GET /health` answers 200.
-    pub fn start(command: &mut Command, spec: Spec) -> Result<Self> {
+    /// Starts `command`. It does not answer yet.
+    pub fn spawn(command: &mut Command, spec: Spec) -> Result<Self> {
         let log = std::env::temp_dir().join(format!("gpuspan-{}-{}.log", spec.name, spec.port));
         let output = File::create(&log).with_context(|| format!("failed to make {}", log.display()))?;
         let errors = output.try_clone().context("failed to share the log")?;
         end_with_parent(command.stdin(Stdio::null()).stdout(output).stderr(errors));
         let child = command.spawn().with_context(|| format!("failed to start {command:?}"))?;
         let url = format!("http://127.0.0.1:{}", spec.port);
-        let mut running =
-            Self { pid: child.id(), url, model: spec.model, log, truth_dir: spec.truth_dir, child };
-        running.wait_ready(spec.port, spec.patience)?;
-        Ok(running)
+        let Spec { model, truth_dir, port, patience, .. } = spec;
+        Ok(Self { pid: child.id(), url, model, log, truth_dir, port, patience, child })
     }
 
     /// Waits until the server ends by itself.
@@ -72,9 +72,11 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    fn wait_ready(&mut self, port: u16, patience: Duration) -> Result<()> {
+    /// Waits until `GET /health` answers 200.
+    pub fn ready(&mut self) -> Result<()> {
+        let patience = self.patience;
         let deadline = Instant::now() + patience;
-        while !healthy(port) {
+        while !healthy(self.port) {
             if let Some(status) = self.child.try_wait().context("failed to ask for the server's state")? {
                 bail!("the server ended before it answered: {status}; {}", self.end_of_log());
             }

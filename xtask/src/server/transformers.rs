@@ -38,8 +38,8 @@ const BATCHING: [&str; 7] = [
 /// Importing PyTorch alone takes 10 s with cold disks; a start took up to 40 s.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Starts the server and waits until it answers.
-pub fn start(options: &Options) -> Result<Running> {
+/// Starts the server.
+pub fn spawn(options: &Options) -> Result<Running> {
     let kept = provision()?;
     let port = process::port(options.port)?;
     // By its interpreter, and not by its script, whose first line holds a path that has a length limit.
@@ -63,7 +63,7 @@ pub fn start(options: &Options) -> Result<Running> {
     };
     // The lock is for filling the folder; servers share it.
     drop(kept);
-    Running::start(
+    Running::spawn(
         &mut command,
         Spec { name: "transformers", port, model: MODEL.into(), truth_dir, patience: PATIENCE },
     )

@@ -20,7 +20,7 @@ use e2e::{Observation, Report, Span, or_skip};
 use truth::{Reading, Truth};
 use workload::client::{Range, StreamMode};
 use workload::{ClientOptions, ClientRecord, load};
-use xtask::server::{self, Device, Name, Options, Running};
+use xtask::server::{self, Cuda, Device, Name, Options, Running};
 
 /// A third of them at once: some wait, some share a step.
 const REQUESTS: u64 = 12;
@@ -40,6 +40,23 @@ fn llama_on_the_cpu() {
 #[test]
 fn llama_on_the_stand_ins() {
     check(Name::Llama, Options::default());
+}
+
+#[test]
+fn llama_built_for_cuda_12() {
+    check(Name::Llama, Options { cuda: Cuda::Twelve, ..Options::default() });
+}
+
+#[test]
+fn llama_attached_before_its_first_launch() {
+    for cuda in [Cuda::Twelve, Cuda::Thirteen] {
+        check_from_the_start(Name::Llama, Options { cuda, ..Options::default() });
+    }
+}
+
+#[test]
+fn transformers_attached_before_its_first_launch() {
+    check_from_the_start(Name::Transformers, Options::default());
 }
 
 #[test]
@@ -81,6 +98,32 @@ fn check(name: Name, options: Options) {
     // The target never depends on the profiler.
     let after = ask(&running, 2, 3);
     assert!(after.iter().all(answered), "{after:#?}");
+}
+
+/// Attached while the server still loads: every call that it ever makes is seen, and every kernel named.
+fn check_from_the_start(name: Name, options: Options) {
+    if std::env::var_os("GPUSPAN_SERVERS").is_none() {
+        println!("skipped: {name:?} from its start: real servers are big; `cargo xtask test servers` runs them");
+        return;
+    }
+    or_skip!();
+    let mut running = server::spawn(name, &options).unwrap();
+    let gpuspan = Observation::start(running.pid, &[]).unwrap();
+    running.ready().unwrap();
+    // A library is probed some milliseconds after it is mapped, on a busy machine later; on a GPU its first context alone
+    // takes longer.
+    std::thread::sleep(SETTLE);
+    let client = ask(&running, CONNECTIONS, 4);
+    assert!(client.iter().all(answered), "{client:#?}");
+    std::thread::sleep(SETTLE);
+    let truth = Reading::of(running.truth_dir.as_deref().unwrap()).all();
+    let report = gpuspan.stop().unwrap();
+    assert!(running.alive(), "the server ended under the profiler");
+    device_agrees(&report.summary, &truth);
+    let launches = &report.summary.launches;
+    let all = launches.total + launches.graph_nodes;
+    println!("{name:?}, {:?}: {} of {all} launches have no name", options.cuda, launches.unnamed);
+    assert!(launches.unnamed * 1000 <= all, "{launches:#?}");
 }
 
 fn recognised_as(name: Name) -> &'static str {

@@ -19,6 +19,11 @@ impl Reading {
         Self(simgpu::Truth::read(folder).unwrap().total)
     }
 
+    /// Everything that was done.
+    pub fn all(&self) -> Truth {
+        self.since(&Self(simgpu::Totals::default()))
+    }
+
     /// What was done since an earlier reading.
     pub fn since(&self, earlier: &Self) -> Truth {
         let facts =
