@@ -45,9 +45,9 @@ const SEARCHED: u64 = 512 << 20;
 /// How far those of other files are: a runtime without kernels is rare and in small libraries.
 const SEARCHED_WITHOUT_DEVICE_CODE: u64 = 32 << 20;
 /// The most names that are held in memory at once. Files with a linked runtime have a few megabytes.
-const MOST_NAMES: u64 = 128 << 20;
+const MOST_NAMES: u64 = 64 << 20;
 /// The most functions of one file that are put in order.
-const MOST_FUNCTIONS: usize = 1 << 22;
+const MOST_FUNCTIONS: usize = 1 << 21;
 /// The most pieces of code; one copy of the archive has one or two.
 const MOST_PIECES: usize = 64;
 
