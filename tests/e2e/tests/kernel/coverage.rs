@@ -10,7 +10,7 @@ use serde_json::Value;
 use simgpu::{Environment, Runtime, command_env, library_dir};
 use tempfile::TempDir;
 
-use crate::attach::compile_as;
+use crate::attach::{compile_as, with_library};
 use crate::checks::nothing_lost;
 use crate::cli::{golden, ran};
 use crate::nvcc::{on_stand_ins, or_skip_without_nvcc};
@@ -143,6 +143,51 @@ fn two_runtimes_in_one_process_are_probed_each() {
     check(&two, "check-two-runtimes.txt");
     drop(two);
     all_launches_are_counted_once(several(&paths, log.path()), 4, 5);
+}
+
+/// One function with three names (a second symbol, and one that only jumps), one whose code is chosen when it is bound,
+/// and data that is named like a function.
+const ODD: &str = "
+    int the_launch(const void *f) __attribute__((alias(\"cudaLaunchKernel\"), visibility(\"hidden\")));
+    int cudaLaunchKernel(const void *f) { __asm__ volatile(\"\"); return 0; }
+    int cudaLaunchKernel_ptsz(const void *f) __attribute__((alias(\"cudaLaunchKernel\")));
+    __asm__(\".globl cudaLaunchCooperativeKernel\\n.type cudaLaunchCooperativeKernel, @function\\n\"
+            \"cudaLaunchCooperativeKernel: jmp the_launch\\n\");
+    static int copy(void *to, const void *from, unsigned long bytes) { return 0; }
+    static void *choose(void) { return (void *)copy; }
+    int cudaMemcpyAsync(void *to, const void *from, unsigned long bytes) __attribute__((ifunc(\"choose\")));
+    char cudaMallocPitch[64] = {0x55};
+    int cudaStreamSynchronize(void *stream) { __asm__ volatile(\"nop\"); return 0; }";
+
+#[test]
+fn a_function_with_several_names_counts_once_and_odd_symbols_are_left_alone() {
+    or_skip!();
+    let folder = TempDir::new().unwrap();
+    let library = compile_as(folder.path(), "libcudart.so.12", ODD, &[]);
+    let apis = "cudaLaunchKernel,cudaLaunchKernel_ptsz,cudaLaunchCooperativeKernel,cudaMemcpyAsync";
+    let mut program = with_library(&library, &["--wait-stdin", "--times", "100", "--api", apis]);
+    let pid = program.waits_before("start").unwrap();
+    let observation = Observation::start(pid, &[]).unwrap();
+    let made = program.make().unwrap().after.calls;
+    let report = observation.stop().unwrap();
+    let names =
+        ["cudaLaunchKernel", "cudaLaunchKernel_ptsz", "cudaLaunchCooperativeKernel", "cudaMemcpyAsync"];
+    assert!(names.iter().all(|name| made[*name] == 100), "{made:?}");
+    let summary = &report.summary;
+    let [coverage] = &summary.coverage[..] else { panic!("{:?}", summary.coverage) };
+    let mut aliases: Vec<_> =
+        coverage.aliases.iter().map(|alias| (&*alias.symbol, &*alias.counted_as)).collect();
+    aliases.sort_unstable();
+    let one = "cudaLaunchKernel";
+    assert_eq!(aliases, [("cudaLaunchCooperativeKernel", one), ("cudaLaunchKernel_ptsz", one)]);
+    let refused = |name: &str| {
+        let mut missing = coverage.missing.iter().filter(|missing| missing.symbol == name);
+        missing.next().filter(|missing| missing.group == "refused").map(|missing| missing.reason.clone())
+    };
+    assert!(refused("cudaMemcpyAsync").unwrap().contains("indirect function"));
+    assert!(refused("cudaMallocPitch").unwrap().contains("no function"));
+    assert_eq!((summary.call("cudaLaunchKernel"), summary.launches.total), (300, 300));
+    program.end().unwrap();
 }
 
 /// A driver, and a runtime on it, that can be loaded any number of times.
