@@ -2,6 +2,8 @@
 //! site outside the file. In: a small library with a linked-in CUDA runtime, made here, then cut, flipped and lied
 //! in. `PROPTEST_CASES` sets how long it goes on.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::io::Write as _;
