@@ -54,7 +54,7 @@ class Account:
         return {
             "kernels": kernels,
             "copies": {way: facts[fact] for way, fact in ways.items() if fact in facts},
-            "sets": facts.get("memsets", 0),
+            "sets": facts.get("memsets", 0) + facts.get("graph_memsets", 0),
             "runtime": {name: count for name, count in calls.items() if name.startswith("cuda")},
             "driver": {name: count for name, count in calls.items() if not name.startswith("cuda")},
             "busy_ns": facts.get("busy_ns", 0),
