@@ -177,10 +177,15 @@ mod tests {
         Spec { name: "test", port, model: "none".into(), truth_dir: None, patience }
     }
 
+    fn answering(command: &mut Command, spec: Spec) -> Result<Running> {
+        let mut running = Running::spawn(command, spec)?;
+        running.ready().map(|()| running)
+    }
+
     #[test]
     fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
         let port = port(None).unwrap();
-        let failed = Running::start(Command::new("sh").args(["-c", "echo no model; exit 1"]), spec(port));
+        let failed = answering(Command::new("sh").args(["-c", "echo no model; exit 1"]), spec(port));
         let message = format!("{:#}", failed.unwrap_err());
         assert!(message.contains("exit status: 1") && message.ends_with("no model"), "{message}");
     }
@@ -194,8 +199,7 @@ class Health(h.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
 h.HTTPServer(('127.0.0.1', int(sys.argv[1])), Health).serve_forever()";
         let mut running =
-            Running::start(Command::new("python3").args(["-c", script, &port.to_string()]), spec(port))
-                .unwrap();
+            answering(Command::new("python3").args(["-c", script, &port.to_string()]), spec(port)).unwrap();
         assert!(running.alive());
         drop(running);
         assert!(!healthy(port));
