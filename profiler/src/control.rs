@@ -113,7 +113,11 @@ impl Control {
                     self.add(task, learn)?;
                 }
             }
-            Report::Changed(pid, Change::Executed | Change::Mapped) => self.rescan(pid, learn),
+            Report::Changed(pid, Change::Mapped) => self.rescan(pid, learn),
+            Report::Changed(pid, Change::Executed) => {
+                self.rescan(pid, learn);
+                self.expect_libraries(pid, learn);
+            }
             Report::Changed(pid, Change::Exited) => match self.is_alive(pid) {
                 // Its first thread ended and others go on: the kernel side has taken the mark off.
                 true if self.attacher.has(pid) => self.attacher.mark(pid)?,
@@ -249,6 +253,13 @@ impl Control {
         let resource = self.resource(pid);
         self.attacher.rescan(pid, &mut |learnt: Learnt| learn(Input::Learnt(learnt, Arc::clone(&resource))));
         self.remember(pid);
+    }
+
+    /// A new program looks for its libraries elsewhere.
+    fn expect_libraries(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) {
+        let resource = self.resource(pid);
+        let tell = &mut |learnt: Learnt| learn(Input::Learnt(learnt, Arc::clone(&resource)));
+        self.attacher.expect_libraries(pid, tell);
     }
 
     /// Keeps what is wanted of a process after it is gone: its code's mappings and whether it used the GPU.

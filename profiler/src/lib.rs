@@ -32,6 +32,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod hold;
 pub mod pipeline;
 pub mod session;
 pub mod summary;

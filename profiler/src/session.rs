@@ -7,6 +7,7 @@ use crate::account::Requests;
 use crate::attach::Learnt;
 use crate::correlate::{Engine, KernelKey, Naming, Outcomes, Request, Reservation};
 use crate::decode::{Burst, Change, Event};
+use crate::hold::Holds;
 use crate::metric::{self, Observer, Registry};
 use crate::span::model::{Resource, Span};
 use crate::span::{self, Ids};
@@ -121,6 +122,7 @@ pub struct Session {
     registry: Arc<Registry>,
     observer: Observer,
     root: Arc<Resource>,
+    holds: Holds,
     resources: HashMap<u32, Arc<Resource>>,
     ids: Ids,
     unix_offset_ns: i64,
@@ -149,6 +151,7 @@ impl Session {
             observer: Observer::new(&registry, &root, now_unix_ns),
             registry,
             root,
+            holds: Holds::default(),
             resources: HashMap::new(),
             ids: Ids::new(seed),
             unix_offset_ns: offset_ns,
@@ -165,14 +168,22 @@ impl Session {
         match input {
             Input::Events(events) => {
                 for event in events {
-                    self.engine.event(event, &mut out);
+                    if let Some(event) = self.holds.pass(event) {
+                        self.engine.event(event, &mut out);
+                    }
                 }
             }
-            Input::Learnt(learnt, resource) => self.learn(learnt, resource),
+            Input::Learnt(learnt, resource) => self.learn(learnt, resource, &mut out),
             Input::Listener { pid, fd, port } => self.engine.set_listener(pid, fd, port),
-            Input::Gone { pid, time_ns } => self.engine.process_gone(pid, time_ns, &mut out),
+            Input::Gone { pid, time_ns } => {
+                let held = self.holds.gone(pid);
+                self.go_on(held, &mut out);
+                self.engine.process_gone(pid, time_ns, &mut out);
+            }
             Input::Tick { now_ns, unix_offset_ns } => {
                 self.unix_offset_ns = unix_offset_ns;
+                let held = self.holds.overdue(now_ns);
+                self.go_on(held, &mut out);
                 self.engine.tick(now_ns, &mut out);
                 self.observer.totals(&self.engine);
             }
@@ -184,6 +195,8 @@ impl Session {
                 }
             }
             Input::Finish => {
+                let held = self.holds.overdue(u64::MAX);
+                self.go_on(held, &mut out);
                 self.engine.finish(&mut out);
                 self.observer.totals(&self.engine);
                 self.requests.in_flight = self.engine.active_requests() as u64;
@@ -194,7 +207,7 @@ impl Session {
         spans
     }
 
-    fn learn(&mut self, learnt: Learnt, resource: Arc<Resource>) {
+    fn learn(&mut self, learnt: Learnt, resource: Arc<Resource>, out: &mut Outcomes) {
         if learnt.from_start {
             self.engine.set_from_start(learnt.pid);
         }
@@ -208,6 +221,17 @@ impl Session {
             self.engine.set_listener(learnt.pid, fd, port);
         }
         self.resources.insert(learnt.pid, resource);
+        if learnt.ahead {
+            let held = self.holds.looked(learnt.pid, learnt.looked_ns);
+            self.go_on(held, out);
+        }
+    }
+
+    /// Events that have waited for a look at their process.
+    fn go_on(&mut self, held: Vec<Event>, out: &mut Outcomes) {
+        for event in held {
+            self.engine.event(event, out);
+        }
     }
 
     /// Turns what correlation brought into spans, metrics and reports.

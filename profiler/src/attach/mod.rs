@@ -3,6 +3,7 @@
 //! In: a pid. Out: links that live as long as the [`Attacher`], a [`Coverage`] per library, and what the
 //! correlation needs to know of the process. The target is never stopped, written to or traced.
 
+mod ahead;
 mod elf;
 mod kernel;
 mod library;
@@ -21,8 +22,10 @@ pub use price::{Price, measure as measure_price};
 pub use site::{Code, Cost, Machine, Site};
 pub use tracefs::ensure_tracefs;
 
+use crate::clock;
 use crate::probe::Layer;
 use crate::target::{self, FileId, Mapping};
+use ahead::Ahead;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +60,10 @@ pub struct Learnt {
     pub runtime: Vec<(u64, u64)>,
     /// It had no GPU library when it was attached to: none of its GPU calls is missed.
     pub from_start: bool,
+    /// Probes stand in libraries that it has not mapped yet: what they tell must wait for the next look at its mappings.
+    pub ahead: bool,
+    /// When its mappings were read, `CLOCK_MONOTONIC` nanoseconds.
+    pub looked_ns: u64,
     /// Connections it had open: id and local port.
     pub connections: Vec<(u64, u16)>,
     /// Its listening descriptors and their ports.
@@ -85,6 +92,8 @@ struct Attached {
     without_gpu: bool,
     /// Where the code of its runtime libraries lies, as last learnt.
     runtime: Vec<(u64, u64)>,
+    /// Probes in libraries that it has not mapped yet.
+    ahead: Ahead,
 }
 
 impl Attacher {
@@ -140,11 +149,9 @@ impl Attacher {
         self.processes.entry(pid).or_default();
         let connections = self.watch_open_connections(pid);
         let listeners = target::listeners(pid);
-        learn(Learnt { pid, runtime: Vec::new(), from_start: false, connections, listeners });
+        learn(Learnt { connections, listeners, ..Learnt::nothing(pid) });
         self.rescan(pid, learn);
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.without_gpu = process.files.is_empty() && process.failed.is_empty();
-        }
+        self.expect_libraries(pid, learn);
         Ok(())
     }
 
@@ -163,6 +170,14 @@ impl Attacher {
 
     /// Looks for libraries that have come since.
     pub fn rescan(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
+        let looked_ns = clock::monotonic_ns();
+        self.look_at_mappings(pid, learn);
+        if self.processes.get(&pid).is_some_and(|process| process.ahead.is_any()) {
+            learn(Learnt { ahead: true, looked_ns, ..Learnt::nothing(pid) });
+        }
+    }
+
+    fn look_at_mappings(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let start = Instant::now();
         let mappings = target::mappings(pid).unwrap_or_default();
         let libraries: Vec<_> = mappings.iter().filter_map(|m| Some((m, self.look(pid, m)?))).collect();
@@ -172,7 +187,7 @@ impl Attacher {
         if process.runtime != runtime {
             process.runtime.clone_from(&runtime);
             let from_start = process.without_gpu;
-            learn(Learnt { pid, runtime, from_start, connections: Vec::new(), listeners: Vec::new() });
+            learn(Learnt { runtime, from_start, ..Learnt::nothing(pid) });
         }
         let mut seen = HashSet::new();
         let known = |file| process.files.contains_key(&file) || process.failed.contains_key(&file);
@@ -205,6 +220,7 @@ impl Attacher {
         }
         let mut all = Vec::new();
         for process in self.processes.values_mut() {
+            all.extend(process.ahead.take_all());
             for (links, _) in process.files.values_mut() {
                 all.push(std::mem::take(links));
             }
@@ -256,7 +272,7 @@ impl Attacher {
                 (None, Coverage::none(pid, mapping, Vec::new()))
             }
             Ok(library) if library.points.is_empty() => (None, Coverage::of(pid, mapping, library)),
-            Ok(library) => match Links::attach(&mut self.kernel, &mapping.openable(pid), pid, library) {
+            Ok(library) => match self.links(pid, mapping, library) {
                 Ok(links) => (Some(links), Coverage::of(pid, mapping, library)),
                 Err(error) => {
                     tracing::warn!(pid, library = mapping.path, error = %crate::chain(&error), "library not probed");
@@ -268,6 +284,20 @@ impl Attacher {
         match links {
             Some(links) => drop(process.files.insert(mapping.file, (links, coverage))),
             None => drop(process.failed.insert(mapping.file, coverage)),
+        }
+    }
+}
+
+impl Learnt {
+    fn nothing(pid: u32) -> Self {
+        Self {
+            pid,
+            runtime: Vec::new(),
+            from_start: false,
+            ahead: false,
+            looked_ns: 0,
+            connections: Vec::new(),
+            listeners: Vec::new(),
         }
     }
 }

@@ -5,12 +5,14 @@
 
 mod maps;
 mod process;
+mod reach;
 mod socket;
 
 pub use maps::{FileId, Mapping, gpu_layer, mappings};
 pub use process::{
     Identity, ProcessError, children_of, descendants, identity, is_process, require, start_ticks, threads,
 };
+pub use reach::{InReach, StatId, in_reach};
 pub use socket::{OpenSocket, listener_port, listeners, open_connections};
 
 /// A process of the target group.

@@ -102,7 +102,7 @@ pub fn spawn(options: &Options) -> Result<Running> {
     drop(kept);
     Running::spawn(
         &mut command,
-        Spec { name: "llama", port, model: MODEL.into(), truth_dir, patience: PATIENCE },
+        Spec { name: "llama", port, model: MODEL.into(), truth_dir, patience: PATIENCE, held: options.held },
     )
 }
 

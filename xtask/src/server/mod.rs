@@ -48,6 +48,9 @@ pub struct Options {
     /// Replay the decode steps as CUDA graphs (transformers; llama does so by itself where it can).
     #[arg(long)]
     pub cuda_graphs: bool,
+    /// Stop before becoming the server, for tests that attach first.
+    #[arg(skip)]
+    pub held: bool,
 }
 
 /// What the model runs on.

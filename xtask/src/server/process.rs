@@ -47,6 +47,8 @@ pub struct Spec {
     pub truth_dir: Option<PathBuf>,
     /// How long it may take until it answers.
     pub patience: Duration,
+    /// It stops before it becomes the server, until [`Running::go_on`].
+    pub held: bool,
 }
 
 impl Running {
@@ -55,11 +57,25 @@ impl Running {
         let log = std::env::temp_dir().join(format!("gpuspan-{}-{}.log", spec.name, spec.port));
         let output = File::create(&log).with_context(|| format!("failed to make {}", log.display()))?;
         let errors = output.try_clone().context("failed to share the log")?;
+        let mut shell;
+        let command = if spec.held {
+            shell = held(command);
+            &mut shell
+        } else {
+            command
+        };
         end_with_parent(command.stdin(Stdio::null()).stdout(output).stderr(errors));
         let child = command.spawn().with_context(|| format!("failed to start {command:?}"))?;
         let url = format!("http://127.0.0.1:{}", spec.port);
         let Spec { model, truth_dir, port, patience, .. } = spec;
         Ok(Self { pid: child.id(), url, model, log, truth_dir, port, patience, child })
+    }
+
+    /// Lets a server that was held become one.
+    pub fn go_on(&self) {
+        let Ok(pid) = i32::try_from(self.pid) else { return };
+        // SAFETY: kill has no preconditions; the child has not been waited for, so the number is still its own.
+        unsafe { libc::kill(pid, libc::SIGCONT) };
     }
 
     /// Waits until the server ends by itself.
@@ -113,6 +129,25 @@ pub fn port(asked: Option<u16>) -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, asked))
         .with_context(|| format!("port {asked} cannot be had; leave out --port for a free one"))?;
     Ok(listener.local_addr().context("failed to read the port")?.port())
+}
+
+/// The same command in a shell that stops itself first: same process, same environment, not yet the server.
+fn held(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", r#"kill -STOP $$; exec "$0" "$@""#])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell
 }
 
 /// A new folder for what the stand-ins write about one run of a server.
@@ -174,7 +209,7 @@ mod tests {
 
     fn spec(port: u16) -> Spec {
         let patience = Duration::from_secs(20);
-        Spec { name: "test", port, model: "none".into(), truth_dir: None, patience }
+        Spec { name: "test", port, model: "none".into(), truth_dir: None, patience, held: false }
     }
 
     fn answering(command: &mut Command, spec: Spec) -> Result<Running> {

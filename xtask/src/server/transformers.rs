@@ -65,7 +65,14 @@ pub fn spawn(options: &Options) -> Result<Running> {
     drop(kept);
     Running::spawn(
         &mut command,
-        Spec { name: "transformers", port, model: MODEL.into(), truth_dir, patience: PATIENCE },
+        Spec {
+            name: "transformers",
+            port,
+            model: MODEL.into(),
+            truth_dir,
+            patience: PATIENCE,
+            held: options.held,
+        },
     )
 }
 

@@ -100,19 +100,19 @@ fn check(name: Name, options: Options) {
     assert!(after.iter().all(answered), "{after:#?}");
 }
 
-/// Attached while the server still loads: every call that it ever makes is seen, and every kernel named.
+/// Attached before the server has mapped a library: every call that it ever makes is seen, and every kernel named.
 fn check_from_the_start(name: Name, options: Options) {
     if std::env::var_os("GPUSPAN_SERVERS").is_none() {
-        println!("skipped: {name:?} from its start: real servers are big; `cargo xtask test servers` runs them");
+        println!(
+            "skipped: {name:?} from its start: real servers are big; `cargo xtask test servers` runs them"
+        );
         return;
     }
     or_skip!();
-    let mut running = server::spawn(name, &options).unwrap();
+    let mut running = server::spawn(name, &Options { held: true, ..options }).unwrap();
     let gpuspan = Observation::start(running.pid, &[]).unwrap();
+    running.go_on();
     running.ready().unwrap();
-    // A library is probed some milliseconds after it is mapped, on a busy machine later; on a GPU its first context alone
-    // takes longer.
-    std::thread::sleep(SETTLE);
     let client = ask(&running, CONNECTIONS, 4);
     assert!(client.iter().all(answered), "{client:#?}");
     std::thread::sleep(SETTLE);
