@@ -330,6 +330,8 @@ impl Reader {
             return self.failed(seen, read, done);
         }
         match meaning {
+            // Asked for nothing, cudaMalloc succeeds and hands out nothing.
+            Meaning::Allocate { key: KeyAt::Out, .. } if done.out == 0 => Err(Ignored::Bookkeeping),
             Meaning::Allocate { kind, size, key } => Ok(Operation::Allocated {
                 key: match key {
                     KeyAt::Out => done.out,

@@ -157,13 +157,14 @@ impl Totals {
         counts.1 += nodes;
     }
 
-    /// Calls as made, by function, those that were made.
+    /// Calls as made, by function, those that were made. Of a function whose arguments differ between versions of its
+    /// library, those of all versions.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        probe::CATALOG
-            .iter()
-            .zip(&self.calls)
-            .filter(|(_, count)| **count > 0)
-            .map(|(api, count)| (api.symbol, *count))
+        let mut calls: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (api, count) in probe::CATALOG.iter().zip(&self.calls).filter(|(_, count)| **count > 0) {
+            *calls.entry(api.symbol).or_default() += count;
+        }
+        calls.into_iter()
     }
 
     /// Calls that became nothing of their own, with the reason.

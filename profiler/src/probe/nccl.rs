@@ -36,6 +36,19 @@ pub const ROWS: &[Row] = &[
     // (buff, count, datatype, peer, comm, stream)
     collective("ncclSend", 1, 5),
     collective("ncclRecv", 1, 5),
+    // The same with a configuration at the end.
+    collective("ncclAllReduceConfig", 2, 6),
+    collective("ncclReduceScatterConfig", 2, 6),
+    collective("ncclReduceConfig", 2, 7),
+    collective("ncclBroadcastConfig", 2, 6),
+    collective("ncclGatherConfig", 2, 6),
+    collective("ncclScatterConfig", 2, 6),
+    collective("ncclAllGatherConfig", 2, 5),
+    collective("ncclAlltoAllConfig", 2, 5),
+    // (localbuff, count, datatype, peer, window, offset, signal, context, flags, comm, stream)
+    collective("ncclPutSignal", 1, 10),
+    nccl("ncclSignal", COMMUNICATOR),
+    nccl("ncclWaitSignal", COMMUNICATOR),
     nccl("ncclGroupStart", COMMUNICATOR),
     nccl("ncclGroupEnd", COMMUNICATOR),
     nccl("ncclCommInitRank", COMMUNICATOR),

@@ -140,7 +140,7 @@ impl Calls {
         self.child.id()
     }
 
-    /// Waits until the program waits before `what`: `exec`, `fork`, `loaded`, `start` or `end`. Returns who waits.
+    /// Waits until the program waits before `what`: `exec`, `fork`, `load`, `loaded`, `start` or `end`. Returns who waits.
     ///
     /// # Errors
     /// When it does anything else.

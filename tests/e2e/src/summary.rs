@@ -17,8 +17,18 @@ pub struct Summary {
     pub launches: Launches,
     /// By direction.
     pub copies: BTreeMap<String, Copies>,
-    /// By device.
+    /// By device, and by kind of what is on no device.
     pub memory: BTreeMap<String, Memory>,
+    /// Memory sets.
+    pub sets: Copies,
+    /// By function.
+    pub collectives: BTreeMap<String, Copies>,
+    /// By function and error.
+    pub failures: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Allocations that found no room.
+    pub out_of_memory: OutOfMemory,
+    /// Calls that were counted in the kernel instead of sent.
+    pub counted: Counted,
     /// Requests.
     pub requests: Requests,
     /// Connections.
@@ -62,6 +72,7 @@ pub struct Launches {
     pub graph_nodes: u64,
     pub unknown_graphs: u64,
     pub captured: u64,
+    pub host_functions: u64,
     pub by_kernel: Vec<Kernel>,
     pub unnamed: u64,
 }
@@ -96,6 +107,33 @@ pub struct Memory {
     pub allocations: u64,
     pub frees: u64,
     pub frees_of_unknown: u64,
+}
+
+/// `counted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Counted {
+    pub own: u64,
+    pub nested: u64,
+    pub not_ready: u64,
+}
+
+/// `out_of_memory`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct OutOfMemory {
+    pub count: u64,
+    pub last: Vec<AskedFor>,
+}
+
+/// An allocation that found no room.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct AskedFor {
+    pub pid: u32,
+    pub function: String,
+    pub bytes: u64,
+    pub device: Option<u32>,
 }
 
 /// `requests`.

@@ -13,7 +13,7 @@ struct options {
     int threads, times;
     long interval_ns, dlopen_after_ms;
     const char *apis, *library, *second_library, *wait_for;
-    bool wait_stdin, wait_loaded, hold, fork, exec, copy_and_delete, no_runtime;
+    bool wait_stdin, wait_load, hold, fork, exec, copy_and_delete, no_runtime;
     bool wants_nccl; // some chosen API is of it
 };
 extern struct options options;

@@ -26,10 +26,11 @@ CALL_AS(ncclBcast, "ncclBcast", need_communicator) { DID(ncclBcast, 708 * 4, s->
 CALL_AS(ncclPutSignal, "ncclPutSignal", need_communicator) {
     DID(ncclPutSignal, 712 * 4, s->device, (size_t)712, FLOAT32, 0, (void *)NULL, (size_t)0, 0, 0, 0u, TAIL);
 }
-CALL_AS(ncclSignal, "ncclSignal", need_communicator) { DID(ncclSignal, 0, 0, 0, 0, 0u, TAIL); }
+// Signals have no size, and are no collectives.
+CALL_AS(ncclSignal, "ncclSignal", need_communicator) { launched(NC(ncclSignal, 0, 0, 0, 0u, TAIL), 1); }
 CALL_AS(ncclWaitSignal, "ncclWaitSignal", need_communicator) {
     int list[4] = {1, 0, 0, 0}; // ncclWaitSignalDesc_t: one signal of rank 0
-    DID(ncclWaitSignal, 0, 1, list, TAIL);
+    launched(NC(ncclWaitSignal, 1, list, TAIL), 1);
 }
 // A send needs its receive beside it: a group, which is one kernel.
 CALL_AS(ncclSend, "ncclSend", need_communicator) {
@@ -59,6 +60,11 @@ CALL(ncclCommInitRankConfig) {
     NC(ncclCommInitRankConfig, &communicator, 1, id, 0, (void *)NULL);
     NC(ncclCommFinalize, communicator);
     NC(ncclCommAbort, communicator);
+}
+CALL_AS(ncclCommSplit, "ncclCommSplit", need_communicator) {
+    void *communicator = NULL;
+    NC(ncclCommSplit, s->communicator, 0, 0, &communicator, (void *)NULL);
+    NC(ncclCommDestroy, communicator);
 }
 CALL(ncclCommInitAll) {
     void *communicator = NULL;

@@ -167,34 +167,82 @@ CALL_AS(cloned, "cuGraphClone", NULL) {
     DRV(cuGraphDestroy, original.graph);
     run(s, clone, &nodes, 2);
 }
-// Nodes changed before the graph is made executable.
+// Nodes changed before the graph is made executable: another kernel, and other sizes.
 CALL_AS(changed, "cuGraphKernelNodeSetParams_v2", need_function) {
-    static const struct nodes nodes = SMALL_NODES(945, 947);
+    static const struct nodes nodes = SMALL_NODES(943, 944);
     struct small made = small(s, s->function, 943);
     struct kernel_node_v2 kernel = kernel_node(s->other_function);
+    DRV(cuGraphKernelNodeSetParams_v2, made.kernel, &kernel);
+    run(s, made.graph, &nodes, 2);
+}
+CALL_AS(sizes_changed, "cuGraphMemcpyNodeSetParams", NULL) {
+    static const struct nodes nodes = SMALL_NODES(945, 947);
+    struct small made = small(s, s->function, 943);
     struct set_node set = set_node(s, 945);
     struct driver_copy_3d copy = copy_node(s, 947);
-    DRV(cuGraphKernelNodeSetParams_v2, made.kernel, &kernel);
     DRV(cuGraphMemsetNodeSetParams, made.set, &set);
     DRV(cuGraphMemcpyNodeSetParams, made.copy, &copy);
     run(s, made.graph, &nodes, 2);
 }
 // Nodes changed in the executable.
 CALL_AS(exec_changed, "cuGraphExecKernelNodeSetParams_v2", need_function) {
-    static const struct nodes before = SMALL_NODES(949, 950), after = SMALL_NODES(951, 953);
+    static const struct nodes nodes = SMALL_NODES(949, 950);
     struct small made = small(s, s->function, 949);
     struct kernel_node_v2 kernel = kernel_node(s->other_function);
+    void *exec = NULL;
+    DRV(cuGraphInstantiateWithFlags, &exec, made.graph, 0ull);
+    replay(s, exec, &nodes, 1);
+    DRV(cuGraphExecKernelNodeSetParams_v2, exec, made.kernel, &kernel);
+    replay(s, exec, &nodes, 2);
+    destroy(exec, made.graph);
+}
+CALL_AS(exec_sizes_changed, "cuGraphExecMemcpyNodeSetParams", NULL) {
+    static const struct nodes before = SMALL_NODES(949, 950), after = SMALL_NODES(951, 953);
+    struct small made = small(s, s->function, 949);
     struct set_node set = set_node(s, 951);
     struct driver_copy_3d copy = copy_node(s, 953);
     void *exec = NULL;
     DRV(cuGraphInstantiateWithFlags, &exec, made.graph, 0ull);
     replay(s, exec, &before, 1);
-    DRV(cuGraphExecKernelNodeSetParams_v2, exec, made.kernel, &kernel);
     DRV(cuGraphExecMemsetNodeSetParams, exec, made.set, &set, s->context);
     DRV(cuGraphExecMemcpyNodeSetParams, exec, made.copy, &copy, s->context);
     replay(s, exec, &after, 2);
     destroy(exec, made.graph);
 }
+// The forms of before CUDA 12, whose structure ends before the kernel.
+CALL_AS(older, "cuGraphInstantiate", need_function) {
+    static const struct nodes before = SMALL_NODES(971, 972), after = SMALL_NODES(973, 974);
+    struct small first = small(s, s->function, 971), second = small(s, s->function, 973);
+    struct kernel_node_v2 kernel = kernel_node(s->other_function);
+    struct host_node host = {do_nothing, NULL};
+    void *exec = NULL, *graph = first.graph, *node = NULL, *error = NULL;
+    int result = 0;
+    DRV(cuGraphKernelNodeSetParams, first.kernel, &kernel.base);
+    DRV(cuGraphInstantiate, &exec, graph, (void *)NULL, (char *)NULL, (size_t)0);
+    replay(s, exec, &before, 1);
+    DRV(cuGraphExecUpdate, exec, second.graph, &error, &result);
+    DRV(cuGraphExecKernelNodeSetParams, exec, first.kernel, &kernel.base);
+    replay(s, exec, &after, 1);
+    DRV(cuGraphDestroy, second.graph);
+    destroy(exec, graph);
+
+    static const struct nodes hosts = {.hosts = 1};
+    DRV(cuGraphCreate, &graph, 0u);
+    DRV(cuGraphAddHostNode, FIRST(node), &host);
+    DRV(cuGraphInstantiate_v2, &exec, graph, (void *)NULL, (char *)NULL, (size_t)0);
+    DRV(cuGraphExecHostNodeSetParams, exec, node, &host);
+    replay(s, exec, &hosts, 1);
+    destroy(exec, graph);
+}
+#define OLDER_CAPTURE(name, end)                                                                               \
+    static const struct nodes nodes = {.kernels = 1};                                                          \
+    void *graph = NULL;                                                                                        \
+    DRV(name, s->stream);                                                                                      \
+    captured(LAUNCH(cuLaunchKernel, s->function, s->stream));                                                  \
+    DRV(end, s->stream, &graph);                                                                               \
+    run(s, graph, &nodes, 1)
+CALL(cuStreamBeginCapture) { OLDER_CAPTURE(cuStreamBeginCapture, cuStreamEndCapture); }
+CALL(cuStreamBeginCapture_ptsz) { OLDER_CAPTURE(cuStreamBeginCapture_ptsz, cuStreamEndCapture_ptsz); }
 CALL_AS(any_changed, "cuGraphExecNodeSetParams", NULL) {
     static const struct nodes before = SMALL_NODES(967, 966), after = SMALL_NODES(969, 966);
     struct small made = small(s, s->function, 965);

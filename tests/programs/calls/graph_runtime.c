@@ -164,8 +164,10 @@ CALL_AS(with_variable, "cudaGraphAddMemcpyNodeToSymbol", need_variable) {
 // The one call for every kind of node. In 13 it has an argument for edges.
 static void add_node(void *graph, struct any_node *params) {
     void *node = NULL;
-    if (runtime_major() < 13)
+    if (runtime_major() < 13 && params->type == 0)
         RT(cudaGraphAddNode, &node, graph, (void *)NULL, (size_t)0, params);
+    else if (runtime_major() < 13)
+        RT(cudaGraphAddNode_v2, &node, graph, (void *)NULL, (void *)NULL, (size_t)0, params);
     else
         RT(cudaGraphAddNode, &node, graph, (void *)NULL, (void *)NULL, (size_t)0, params);
 }
@@ -217,35 +219,60 @@ CALL_AS(cloned, "cudaGraphClone", NULL) {
     run(s, clone, &nodes, 2);
 }
 CALL_AS(removed, "cudaGraphDestroyNode", NULL) {
+    static const struct nodes nodes = {.sets = 1, .copies = {1}, .set_bytes = 841, .copy_bytes = {842}};
+    struct small made = small(s, (void *)calls_kernel, 841);
+    RT(cudaGraphDestroyNode, made.kernel);
+    run(s, made.graph, &nodes, 2);
+}
+CALL_AS(removed_copy, "cudaGraphDestroyNode:copy", NULL) {
     static const struct nodes nodes = {.kernels = 1, .sets = 1, .set_bytes = 841};
     struct small made = small(s, (void *)calls_kernel, 841);
     RT(cudaGraphDestroyNode, made.copy);
     run(s, made.graph, &nodes, 2);
 }
-// Nodes changed before the graph is made executable.
+// Nodes changed before the graph is made executable: another kernel, and other sizes.
 CALL_AS(changed, "cudaGraphKernelNodeSetParams", NULL) {
-    static const struct nodes nodes = SMALL_NODES(845, 847);
+    static const struct nodes nodes = SMALL_NODES(843, 844);
     struct small made = small(s, (void *)calls_kernel, 843);
     struct kernel_node kernel = kernel_node((void *)calls_other_kernel);
-    struct set_node set = set_node(s, 845);
     RT(cudaGraphKernelNodeSetParams, made.kernel, &kernel);
+    run(s, made.graph, &nodes, 2);
+}
+CALL_AS(sizes_changed, "cudaGraphMemcpyNodeSetParams", NULL) {
+    static const struct nodes nodes = SMALL_NODES(845, 847);
+    struct small made = small(s, (void *)calls_kernel, 843);
+    struct set_node set = set_node(s, 845);
+    struct copy_3d copy = copy_node(s->device, s->pinned, 846, HOST_DEVICE);
     RT(cudaGraphMemsetNodeSetParams, made.set, &set);
+    RT(cudaGraphMemcpyNodeSetParams, made.copy, &copy);
     RT(cudaGraphMemcpyNodeSetParams1D, made.copy, s->device, s->pinned, (size_t)847, HOST_DEVICE);
     run(s, made.graph, &nodes, 2);
 }
 // Nodes changed in the executable.
 CALL_AS(exec_changed, "cudaGraphExecKernelNodeSetParams", NULL) {
-    static const struct nodes before = SMALL_NODES(849, 850), after = SMALL_NODES(851, 853);
+    static const struct nodes nodes = SMALL_NODES(849, 850);
     struct small made = small(s, (void *)calls_kernel, 849);
     struct kernel_node kernel = kernel_node((void *)calls_other_kernel);
+    void *exec = NULL;
+    RT(cudaGraphInstantiate, &exec, made.graph, 0ull);
+    replay(s, exec, &nodes, 1);
+    RT(cudaGraphExecKernelNodeSetParams, exec, made.kernel, &kernel);
+    replay(s, exec, &nodes, 2);
+    destroy(exec, made.graph);
+}
+CALL_AS(exec_sizes_changed, "cudaGraphExecMemcpyNodeSetParams", NULL) {
+    static const struct nodes before = SMALL_NODES(849, 850), after = SMALL_NODES(851, 853), last = SMALL_NODES(851, 854);
+    struct small made = small(s, (void *)calls_kernel, 849);
     struct set_node set = set_node(s, 851);
+    struct copy_3d copy = copy_node(s->device, s->pinned, 854, HOST_DEVICE);
     void *exec = NULL;
     RT(cudaGraphInstantiate, &exec, made.graph, 0ull);
     replay(s, exec, &before, 1);
-    RT(cudaGraphExecKernelNodeSetParams, exec, made.kernel, &kernel);
     RT(cudaGraphExecMemsetNodeSetParams, exec, made.set, &set);
     RT(cudaGraphExecMemcpyNodeSetParams1D, exec, made.copy, s->device, s->pinned, (size_t)853, HOST_DEVICE);
     replay(s, exec, &after, 2);
+    RT(cudaGraphExecMemcpyNodeSetParams, exec, made.copy, &copy);
+    replay(s, exec, &last, 1);
     destroy(exec, made.graph);
 }
 // The same by the one call for every kind of node, before and after the graph is made executable.
@@ -303,6 +330,17 @@ CALL_AS(updated, "cudaGraphExecUpdate", NULL) {
     replay(s, exec, &after, 2);
     RT(cudaGraphDestroy, second.graph);
     destroy(exec, first.graph);
+}
+CALL(cudaGraphExecHostNodeSetParams) {
+    static const struct nodes nodes = {.hosts = 1};
+    struct host_node host = {do_nothing, NULL}, other = {do_nothing, s};
+    void *graph = NULL, *node = NULL, *exec = NULL;
+    RT(cudaGraphCreate, &graph, 0u);
+    RT(cudaGraphAddHostNode, FIRST(node), &host);
+    RT(cudaGraphInstantiate, &exec, graph, 0ull);
+    RT(cudaGraphExecHostNodeSetParams, exec, node, &other);
+    replay(s, exec, &nodes, 2);
+    destroy(exec, graph);
 }
 // Every form of making a graph executable, and the upload.
 CALL(cudaGraphInstantiateWithFlags) {

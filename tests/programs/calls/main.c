@@ -24,7 +24,7 @@ static const char usage[] =
     "  --dlopen-after-ms M     load the libraries only M ms after the start\n"
     "  --copy-library-and-delete  load a copy of libcudart and unlink it\n"
     "  --wait-for FILE         begin when FILE exists\n"
-    "  --wait-loaded           wait for a line on stdin after the libraries are loaded, before any call\n"
+    "  --wait-load             wait for a line on stdin before the libraries are loaded, and for one after\n"
     "  --wait-stdin            wait for a line on stdin before the calls, and for another before the end\n"
     "  --hold                  after the calls, sleep until killed\n"
     "  --fork                  a forked child makes the calls\n"
@@ -99,8 +99,10 @@ static void wait_line(const char *what) {
 
 static void make_calls(void) {
     pthread_t threads[256];
+    if (options.wait_load)
+        wait_line("load");
     load_libraries();
-    if (options.wait_loaded)
+    if (options.wait_load)
         wait_line("loaded");
     pthread_barrier_init(&prepared, NULL, (unsigned)options.threads + 1);
     pthread_barrier_init(&begin, NULL, (unsigned)options.threads + 1);
@@ -132,7 +134,7 @@ static bool parse_switch(const char *flag) {
     const struct {
         const char *flag;
         bool *option;
-    } switches[] = {{"--wait-stdin", &options.wait_stdin}, {"--wait-loaded", &options.wait_loaded}, {"--hold", &options.hold}, {"--fork", &options.fork},
+    } switches[] = {{"--wait-stdin", &options.wait_stdin}, {"--wait-load", &options.wait_load}, {"--hold", &options.hold}, {"--fork", &options.fork},
                     {"--exec", &options.exec}, {"--no-runtime", &options.no_runtime},
                     {"--copy-library-and-delete", &options.copy_and_delete}};
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)

@@ -16,6 +16,11 @@ CALL(cudaEventElapsedTime) {
     float ms;
     RT(cudaEventElapsedTime, &ms, s->event, s->event2);
 }
+CALL(cudaEventElapsedTime_v2) {
+    float ms;
+    RT(cudaEventElapsedTime_v2, &ms, s->event, s->event2);
+}
+CALL(cudaThreadSynchronize) { RT(cudaThreadSynchronize); }
 #define WAIT_EVENT(name) RT(name, s->stream, s->event, 0u)
 PAIR(cudaStreamWaitEvent, _ptsz, WAIT_EVENT, NULL)
 CALL(cudaStreamCreate) {
@@ -94,6 +99,16 @@ CALL(cudaGetDevice) {
 }
 CALL(cudaInitDevice) { RT(cudaInitDevice, 0, 0u, 0u); }
 CALL(cudaGetLastError) { RT(cudaGetLastError); }
+// A context of its own becomes current, and goes.
+#define OWN_CONTEXT(name, ...)                                                                                 \
+    CALL(name) {                                                                                               \
+        void *made = NULL;                                                                                     \
+        DRV(name, &made, ##__VA_ARGS__, 0u, 0);                                                                \
+        DRV(cuCtxDestroy_v2, made);                                                                            \
+    }
+OWN_CONTEXT(cuCtxCreate_v2)
+OWN_CONTEXT(cuCtxCreate_v3, (void *)NULL, 0)
+OWN_CONTEXT(cuCtxCreate_v4, (void *)NULL)
 CALL_AS(cuCtxSetCurrent, "cuCtxSetCurrent", need_peer) { DRV(cuCtxSetCurrent, s->context); }
 CALL_AS(cuCtxPushCurrent_v2, "cuCtxPushCurrent_v2", need_peer) {
     void *popped = NULL;

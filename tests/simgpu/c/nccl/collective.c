@@ -22,11 +22,13 @@ static int queue(void *stream) {
     return NCCL_SUCCESS;
 }
 
-int operation(const char *kernel, size_t count, int type, struct communicator *c, void *stream) {
+static int start(const char *kernel, struct communicator *c, void *stream) {
     COMMUNICATOR(c);
-    if (!type_bytes(type))
-        return INVALID_ARGUMENT;
-    int result = depth ? queue(stream) : launch(kernel, stream);
+    return depth ? queue(stream) : launch(kernel, stream);
+}
+
+int operation(const char *kernel, size_t count, int type, struct communicator *c, void *stream) {
+    int result = type_bytes(type) ? start(kernel, c, stream) : INVALID_ARGUMENT;
     if (!result) {
         truth_add(TRUTH_collectives, 1);
         truth_add(TRUTH_collective_bytes, count * type_bytes(type));
@@ -90,11 +92,11 @@ API(ncclPutSignal,
         return result;
     })
 API(ncclSignal, (int peer, int index, int context, unsigned flags, struct communicator *c, void *stream), {
-    int result = operation("ncclDevKernel_Signal", 0, 0, c, stream);
+    int result = start("ncclDevKernel_Signal", c, stream);
     return result;
 })
 API(ncclWaitSignal, (int count, const void *list, struct communicator *c, void *stream), {
-    int result = operation("ncclDevKernel_WaitSignal", 0, 0, c, stream);
+    int result = start("ncclDevKernel_WaitSignal", c, stream);
     return result;
 })
 API(ncclRedOpCreatePreMulSum, (int *out, void *scalar, int type, int residence, struct communicator *c), {

@@ -13,6 +13,9 @@ API(cudaRuntimeGetVersion, (int *out), {
     return SUCCESS;
 })
 API(cudaDeviceSynchronize, (void), { CALL(cuCtxSynchronize); })
+#if SIMGPU_CUDA == 12
+API(cudaThreadSynchronize, (void), { CALL(cuCtxSynchronize); })
+#endif
 API(cudaDeviceReset, (void), {
     READY();
     int device = 0;
