@@ -11,6 +11,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a test says how close it was, and why it cannot run here")]
 
+mod coverage;
 mod truth;
 
 use std::time::{Duration, Instant};
@@ -88,6 +89,9 @@ fn check(name: Name, options: Options) {
     println!("{name:?} on {:?} answers after {:.1} s", options.device, started.elapsed().as_secs_f64());
     // What a server does only once (loading kernels, capturing graphs) is not what the window is about.
     ask(&running, 2 * CONNECTIONS, 1);
+    if options.device != Device::Cpu {
+        coverage::check(running.pid, coverage_file(name, &options));
+    }
     let observed = observe(&running);
     assert!(running.alive(), "the server ended under the profiler");
     assert_eq!(observed.report.summary.target.server, recognised_as(name));
@@ -124,6 +128,15 @@ fn check_from_the_start(name: Name, options: Options) {
     let all = launches.total + launches.graph_nodes;
     println!("{name:?}, {:?}: {} of {all} launches have no name", options.cuda, launches.unnamed);
     assert!(launches.unnamed * 1000 <= all, "{launches:#?}");
+}
+
+/// Names what `gpuspan check` says of a server on the stand-ins.
+fn coverage_file(name: Name, options: &Options) -> &'static str {
+    match (name, options.cuda) {
+        (Name::Llama, Cuda::Twelve) => "check-llama-cuda12.txt",
+        (Name::Llama, Cuda::Thirteen) => "check-llama-cuda13.txt",
+        (Name::Transformers, _) => "check-transformers.txt",
+    }
 }
 
 fn recognised_as(name: Name) -> &'static str {
