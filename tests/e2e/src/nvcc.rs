@@ -54,23 +54,8 @@ impl Nvcc {
     /// When it cannot be had.
     pub fn provide() -> Result<Self> {
         ensure!(cfg!(target_arch = "x86_64"), "its wheels are looked for on x86-64 only");
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("gpuspan/nvcc");
-        let compiler = folder.join(VERSION);
-        if !compiler.exists() {
-            fs::create_dir_all(&folder)?;
-            // Beside its place and renamed, so that an interrupted download is never taken for a compiler.
-            let work = TempDir::new_in(&folder)?;
-            download(work.path())?;
-            let tree = work.path().join("nvidia/cu13");
-            prepare(&tree)?;
-            // Another test process may have been faster; its compiler is as good.
-            if let Err(error) = fs::rename(&tree, &compiler) {
-                ensure!(compiler.exists(), "failed to rename {}: {error}", tree.display());
-            }
-        }
-        Ok(Self(compiler))
+        let tree = cached(&format!("nvcc/{VERSION}"), "nvidia/cu13", &WHEELS, &[], prepare)?;
+        Ok(Self(tree))
     }
 
     /// Compiles `source` into `folder`.
@@ -107,11 +92,51 @@ impl Build {
     }
 }
 
+/// NVIDIA's `libcudart.so.13` for aarch64, downloaded on the first use.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn aarch64_runtime() -> Result<PathBuf> {
+    let platform = ["--platform", "manylinux2014_aarch64", "--platform", "manylinux_2_17_aarch64"];
+    let wheel = format!("nvidia-cuda-runtime=={VERSION}");
+    let tree =
+        cached(&format!("libcudart-aarch64/{VERSION}"), "nvidia/cu13", &[&wheel], &platform, |_| Ok(()))?;
+    Ok(tree.join("lib/libcudart.so.13"))
+}
+
+/// The folder `inside` of these wheels together, from `${XDG_CACHE_HOME:-~/.cache}/gpuspan/` or from the registry.
+fn cached(
+    name: &str,
+    inside: &str,
+    wheels: &[&str],
+    platform: &[&str],
+    prepare: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let kept = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("gpuspan").join(name);
+    if kept.exists() {
+        return Ok(kept);
+    }
+    let folder = kept.parent().context("the cache has no folder")?;
+    fs::create_dir_all(folder)?;
+    // Beside its place and renamed, so that an interrupted download is never taken for a whole one.
+    let work = TempDir::new_in(folder)?;
+    download(work.path(), wheels, platform)?;
+    let tree = work.path().join(inside);
+    prepare(&tree)?;
+    // Another test process may have been faster; what it got is as good.
+    if let Err(error) = fs::rename(&tree, &kept) {
+        ensure!(kept.exists(), "failed to rename {}: {error}", tree.display());
+    }
+    Ok(kept)
+}
+
 /// Puts the contents of all wheels into `folder`.
-fn download(folder: &Path) -> Result<()> {
+fn download(folder: &Path, names: &[&str], platform: &[&str]) -> Result<()> {
     let wheels = folder.join("wheels");
     let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"];
-    run(Command::new("python3").args(pip).arg(&wheels).args(WHEELS))?;
+    run(Command::new("python3").args(pip).arg(&wheels).args(platform).args(names))?;
     for wheel in fs::read_dir(&wheels)? {
         run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel?.path()).arg(folder))?;
     }

@@ -99,11 +99,21 @@ impl LibraryReport {
         !self.symbols.is_empty()
     }
 
+    /// Whether it has functions that may not be probed.
+    fn is_refused(&self) -> bool {
+        self.missing.iter().any(|missing| missing.group == Group::Refused)
+    }
+
     /// Lines for people.
     pub fn findings(&self, section: &mut Section) {
         let stripped = self.roles == [Role::StrippedRuntime];
         if !stripped {
-            let grade = if self.is_probed() { Grade::Ok } else { Grade::Fail };
+            let grade = match (self.is_probed(), self.is_refused()) {
+                (true, _) => Grade::Ok,
+                // As is libcudart's on aarch64: what it does is seen at the driver.
+                (false, true) => Grade::Note,
+                (false, false) => Grade::Fail,
+            };
             section.add(grade, self.name(), self.coverage());
         }
         let dear = self.symbols.iter().filter(|symbol| symbol.cost == Cost::SingleStepped);

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use e2e::nvcc::{Build, Cudart};
+use e2e::nvcc::{self, Build, Cudart, Nvcc};
 use e2e::{Calls, Observation, calls, code, or_skip};
-use profiler::probe::CATALOG;
+use profiler::attach::{Cost, Group, Machine, inspect};
+use profiler::probe::{CATALOG, Layer};
 use serde_json::Value;
 use simgpu::{Environment, Runtime, command_env, library_dir};
 use tempfile::TempDir;
@@ -108,6 +109,29 @@ fn symbols_are_listed_on_demand() {
     let text = ran(&["check", "--symbols", "--pid", &pid], 0).stdout;
     let line = text.lines().find(|line| line.trim_start().starts_with("cudaLaunchKernel ")).unwrap();
     assert!(line.contains("+0 ") && line.contains("emulated") && line.ends_with("[55]"), "{line}");
+}
+
+/// NVIDIA's own libraries as they are: on aarch64 nearly every function of the runtime begins with `stp`, which the
+/// kernel would single-step, and is left alone; on x86-64 every one begins with `push`.
+#[test]
+fn of_the_true_runtime_only_safe_places_are_probed() {
+    let (aarch64, nvcc) = match nvcc::aarch64_runtime().and_then(|runtime| Ok((runtime, Nvcc::provide()?))) {
+        Ok(both) => both,
+        Err(reason) => {
+            println!("skipped: libcudart for aarch64 cannot be had: {reason:#}");
+            return;
+        }
+    };
+    let arm = inspect(&aarch64, Layer::Runtime).unwrap();
+    assert_eq!((arm.machine, arm.count(Cost::SingleStepped)), (Machine::Aarch64, 0));
+    let refused = arm.missing.iter().filter(|missing| missing.reason.contains("unsafe on aarch64")).count();
+    println!("aarch64: {} functions can be probed, {refused} are refused", arm.points.len());
+    assert!(refused > 100 && refused > 10 * arm.points.len(), "{refused} of {}", refused + arm.points.len());
+    let x86 = inspect(&nvcc.library_dir().join("libcudart.so.13"), Layer::Runtime).unwrap();
+    assert_eq!(x86.machine, Machine::X86_64);
+    assert_eq!(x86.count(Cost::Emulated), x86.points.len());
+    assert!(x86.points.len() >= refused, "{}", x86.points.len());
+    assert!(x86.missing.iter().all(|missing| missing.group == Group::NotInThisVersion), "{:?}", x86.missing);
 }
 
 /// A program that launches through each of several runtimes, which it loads from `paths`.
