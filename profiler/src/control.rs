@@ -15,8 +15,13 @@ use crate::span::{Subject, resource};
 use crate::stack::{Sample, Symbolizer};
 use crate::symbol::{self, Name, Reason};
 use crate::target::{self, Identity, Mapping, Member};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks at processes that map files: long enough that a program that loads hundreds of libraries costs a
+/// few looks, short enough that a library is probed before much is called in it.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Keeps the group and its probes.
 pub struct Control {
@@ -26,6 +31,9 @@ pub struct Control {
     /// Every process of the group, also those that are gone.
     members: BTreeMap<u32, Member>,
     start_ticks: HashMap<u32, u64>,
+    /// Processes that mapped files since they were looked at.
+    mapped: BTreeSet<u32>,
+    last_look: Option<Instant>,
     mappings: HashMap<u32, Vec<Mapping>>,
     /// Kernels that wait for a look at their process.
     unnamed: Vec<KernelKey>,
@@ -53,6 +61,8 @@ impl Control {
             attacher,
             members: BTreeMap::new(),
             start_ticks: HashMap::new(),
+            mapped: BTreeSet::new(),
+            last_look: None,
             mappings: HashMap::new(),
             unnamed: Vec::new(),
             names: HashMap::new(),
@@ -113,7 +123,7 @@ impl Control {
                     self.add(task, learn)?;
                 }
             }
-            Report::Changed(pid, Change::Mapped) => self.rescan(pid, learn),
+            Report::Changed(pid, Change::Mapped) => drop(self.mapped.insert(pid)),
             Report::Changed(pid, Change::Executed) => {
                 self.rescan(pid, learn);
                 self.expect_libraries(pid, learn);
@@ -133,6 +143,24 @@ impl Control {
             Report::Kernel(kernel) => self.unnamed.push(kernel),
         }
         Ok(())
+    }
+
+    /// Looks at processes that mapped files, once for all that each mapped in between. Importing PyTorch maps 500 files
+    /// within seconds, and each look reads a thousand lines.
+    pub fn look_at_mapped(&mut self, learn: &mut dyn FnMut(Input)) {
+        if self.mapped.is_empty() || self.last_look.is_some_and(|last| last.elapsed() < BETWEEN_LOOKS) {
+            return;
+        }
+        for pid in std::mem::take(&mut self.mapped) {
+            self.rescan(pid, learn);
+        }
+        self.last_look = Some(Instant::now());
+    }
+
+    /// Whether a process has mapped files that have not been looked at.
+    #[must_use]
+    pub fn has_mapped(&self) -> bool {
+        !self.mapped.is_empty()
     }
 
     /// Names kernels that were launched since the last call, and lets go of processes that are gone.

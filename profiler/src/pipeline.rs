@@ -33,6 +33,8 @@ const EVENTS_TO_CORRELATE: usize = 64;
 const REPORTS: usize = 4096;
 /// Between two looks of the controlling thread when nothing reports.
 const LOOK: Duration = Duration::from_millis(50);
+/// Between two looks when a process has just mapped files.
+const SHORT_LOOK: Duration = Duration::from_millis(5);
 /// Between two ticks of the engine.
 const TICK: Duration = Duration::from_millis(200);
 /// Between two looks at what is counted in the kernel: reading a few thousand kernels takes milliseconds.
@@ -212,13 +214,15 @@ fn observe(
         && end.is_none_or(|end| Instant::now() < end)
         && !control.is_over()
     {
-        let wait = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()).min(LOOK));
+        let longest = if control.has_mapped() { SHORT_LOOK } else { LOOK };
+        let wait = end.map_or(longest, |end| end.saturating_duration_since(Instant::now()).min(longest));
         match ends.reports.recv_timeout(wait) {
             Ok(report) => act(control, report, send),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         ends.reports.try_iter().take(REPORTS).for_each(|report| act(control, report, send));
+        control.look_at_mapped(send);
         if ends.missed.swap(false, Ordering::AcqRel)
             && let Err(error) = control.rescan_all(send)
         {
