@@ -89,9 +89,11 @@ pub struct Launches {
 /// Launches of one kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelCount {
-    /// Name for people.
+    /// Short name, no other kernel's; the handle where there is none.
     pub name: String,
-    /// Symbol of the host function, when there is one.
+    /// The whole name for people, with template arguments and parameters.
+    pub full: Option<String>,
+    /// The mangled name, as the device knows it where that could be learnt.
     pub symbol: Option<String>,
     /// Launches.
     pub count: u64,

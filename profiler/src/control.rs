@@ -13,9 +13,9 @@ use crate::session::{Input, Report, Wants};
 use crate::span::model::Resource;
 use crate::span::{Subject, resource};
 use crate::stack::{Sample, Symbolizer};
-use crate::symbol::{self, Name, Reason};
+use crate::symbol::{Name, Names};
 use crate::target::{self, Identity, Mapping, Member};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,10 +37,7 @@ pub struct Control {
     mappings: HashMap<u32, Vec<Mapping>>,
     /// Kernels that wait for a look at their process.
     unnamed: Vec<KernelKey>,
-    names: HashMap<KernelKey, Name>,
-    handles: symbol::Handles,
-    /// Handles that stand for other kernels.
-    aliases: HashMap<KernelKey, u64>,
+    names: Names,
     given: Vec<(String, String)>,
     /// The server that the group was recognised as.
     pub server: &'static str,
@@ -65,9 +62,7 @@ impl Control {
             last_look: None,
             mappings: HashMap::new(),
             unnamed: Vec::new(),
-            names: HashMap::new(),
-            handles: symbol::Handles::default(),
-            aliases: HashMap::new(),
+            names: Names::default(),
             given,
             server: recognise(&target::identity(root)),
             detail: Detail::Events,
@@ -166,7 +161,7 @@ impl Control {
     /// Names kernels that were launched since the last call, and lets go of processes that are gone.
     pub fn sweep(&mut self, learn: &mut dyn FnMut(Input)) {
         self.attacher.kernel().flush_log();
-        self.name_kernels();
+        self.name_kernels(learn);
         let gone: Vec<u32> = self.attacher.pids().filter(|pid| !self.is_alive(*pid)).collect();
         for pid in gone {
             self.remove(pid, learn);
@@ -253,7 +248,7 @@ impl Control {
     /// A kernel's name, if it has been looked for.
     #[must_use]
     pub fn name(&self, kernel: KernelKey) -> Name {
-        self.names.get(&kernel).cloned().unwrap_or(Name::Unknown(Reason::ProcessGone))
+        self.names.name(kernel.pid, kernel.function)
     }
 
     fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
@@ -299,9 +294,10 @@ impl Control {
     }
 
     fn remove(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) {
-        self.name_kernels();
+        self.name_kernels(learn);
         self.count(learn);
         self.attacher.remove(pid);
+        self.names.forget(pid);
         self.mappings.remove(&pid);
         learn(Input::Gone { pid, time_ns: clock::monotonic_ns() });
         tracing::info!(pid, "process ended");
@@ -315,41 +311,28 @@ impl Control {
 
     /// A call told what a kernel is called.
     fn learn_name(&mut self, pid: u32, naming: Naming) {
-        let key = |function| KernelKey { pid, function };
         match naming {
-            Naming::Handle { handle, name, .. } => {
-                self.names.insert(key(handle), Name::Known(name));
-            }
-            Naming::Alias { handle, of } => {
-                if let Some(name) = self.names.get(&key(of)).cloned() {
-                    self.names.insert(key(handle), name);
-                } else {
-                    self.aliases.insert(key(handle), of);
-                }
-            }
-            Naming::Host { .. } => {}
+            Naming::Handle { handle, name, cut } => self.names.learn_handle(pid, handle, &name, cut),
+            Naming::Alias { handle, of } => self.names.learn_alias(pid, handle, of),
+            Naming::Host { function, name_address } => self.names.learn_host_at(pid, function, name_address),
         }
     }
 
-    fn name_kernels(&mut self) {
+    fn name_kernels(&mut self, learn: &mut dyn FnMut(Input)) {
         let mut by_process: HashMap<u32, Vec<u64>> = HashMap::new();
         for kernel in self.unnamed.drain(..) {
             by_process.entry(kernel.pid).or_default().push(kernel.function);
         }
+        for pid in self.names.waiting() {
+            by_process.entry(pid).or_default();
+        }
         for (pid, functions) in by_process {
             let mappings =
                 self.mappings.entry(pid).or_insert_with(|| target::mappings(pid).unwrap_or_default());
-            let mut named = symbol::names(pid, mappings, &functions);
-            let opaque = |(function, name): &(u64, Name)| {
-                (*name == Name::Unknown(Reason::OpaqueHandle)).then_some(*function)
-            };
-            let opaque: HashSet<u64> = named.iter().filter_map(opaque).collect();
-            if !opaque.is_empty() {
-                let known = self.handles.names(pid, mappings, &opaque);
-                named.extend(known.into_iter().map(|(function, name)| (function, Name::Known(name))));
-            }
-            // The later of two names is the better one.
-            self.names.extend(named.into_iter().map(|(function, name)| (KernelKey { pid, function }, name)));
+            let named = self.names.resolve(pid, mappings, &functions).into_iter();
+            let short = |name| if let Name::Known(kernel) = name { Some(kernel.short) } else { None };
+            let key = |function| KernelKey { pid, function };
+            learn(Input::Named(named.map(|(function, name)| (key(function), short(name))).collect()));
         }
     }
 }

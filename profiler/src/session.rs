@@ -55,6 +55,8 @@ pub enum Input {
         /// By process and thread.
         threads: Vec<(u32, u32, Burst)>,
     },
+    /// What kernels are called for short; none where no name could be learnt.
+    Named(Vec<(KernelKey, Option<Arc<str>>)>),
     /// Nothing more comes.
     Finish,
 }
@@ -185,7 +187,7 @@ impl Session {
                 let held = self.holds.overdue(now_ns);
                 self.go_on(held, &mut out);
                 self.engine.tick(now_ns, &mut out);
-                self.observer.totals(&self.engine);
+                self.observer.totals(&self.engine, false);
             }
             Input::Counting => self.engine.set_counting(),
             Input::Counted { sums, threads } => {
@@ -194,11 +196,14 @@ impl Session {
                     self.engine.burst(pid, tid, burst, &mut out);
                 }
             }
+            Input::Named(kernels) => {
+                kernels.into_iter().for_each(|(kernel, name)| self.observer.named(kernel, name));
+            }
             Input::Finish => {
                 let held = self.holds.overdue(u64::MAX);
                 self.go_on(held, &mut out);
                 self.engine.finish(&mut out);
-                self.observer.totals(&self.engine);
+                self.observer.totals(&self.engine, true);
                 self.requests.in_flight = self.engine.active_requests() as u64;
             }
         }

@@ -13,6 +13,7 @@ use crate::session::Session;
 use crate::symbol::{self, Name};
 use profiler_common::counter::Counters;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ fn stacks(control: &Control, session: &Session) -> Stacks {
     let top = counts.iter().take(TOP_STACKS).map(|(sample, count)| StackCount {
         count: *count,
         kernel: match control.name(sample.kernel) {
-            Name::Known(symbol) => symbol::demangle(&symbol),
+            Name::Known(kernel) => kernel.short.to_string(),
             Name::Unknown(_) => format!("{:#x}", sample.kernel.function),
         },
         frames: sample
@@ -121,28 +122,32 @@ fn stacks(control: &Control, session: &Session) -> Stacks {
     let samples = counts.iter().map(|(_, count)| count).sum::<u64>() + session.stacks.beyond;
     Stacks { samples, beyond: session.stacks.beyond, top: top.collect() }
 }
+/// Name and symbol of a kernel. One that was learnt in two ways is one row.
+type Row = (String, Option<Arc<str>>);
 
 fn launches(control: &Control, session: &Session) -> Launches {
     let totals = session.engine.totals();
-    let mut by_name: BTreeMap<(String, Option<String>, &'static str), (u64, u64)> = BTreeMap::new();
+    // One kernel is one row, also where two processes launched it; an unnamed handle means something in its process.
+    let mut by_name: BTreeMap<Row, (&'static str, u64, u64)> = BTreeMap::new();
     let mut unnamed = totals.uncounted_kernels;
     for (kernel, (direct, nodes)) in &totals.work.kernels {
-        let key = match control.name(*kernel) {
-            Name::Known(symbol) => (symbol::demangle(&symbol), Some(symbol.to_string()), "symbol"),
+        let (row, evidence) = match control.name(*kernel) {
+            Name::Known(known) => ((known.short.to_string(), Some(known.symbol)), known.evidence.name()),
             Name::Unknown(reason) => {
                 unnamed += direct + nodes;
-                (format!("{:#x}", kernel.function), None, reason.name())
+                ((format!("{:#x}", kernel.function), None), reason.name())
             }
         };
-        let counts = by_name.entry(key).or_default();
-        counts.0 += direct;
-        counts.1 += nodes;
+        let counts = by_name.entry(row).or_insert((evidence, 0, 0));
+        counts.1 += direct;
+        counts.2 += nodes;
     }
     let mut by_kernel: Vec<_> = by_name
         .into_iter()
-        .map(|((name, symbol, evidence), (count, graph_count))| KernelCount {
+        .map(|((name, symbol), (evidence, count, graph_count))| KernelCount {
             name,
-            symbol,
+            full: symbol.as_deref().map(symbol::demangle),
+            symbol: symbol.map(|symbol| symbol.to_string()),
             count,
             graph_count,
             evidence,

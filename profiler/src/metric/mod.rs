@@ -2,6 +2,7 @@
 //! Out: a `Snapshot`, plain data. Absent: clocks, I/O, and any protocol's types.
 
 pub mod catalog;
+mod kernels;
 mod observe;
 mod own;
 mod registry;
@@ -9,6 +10,7 @@ mod series;
 mod snapshot;
 
 pub use catalog::{Counter, Gauge, Histogram, Info, Kind, Metric, Sum, UpDownCounter};
+pub use kernels::{KernelLaunches, MOST_NAMES};
 pub use observe::{Observer, request, time_per_output_token_s};
 pub use own::own;
 pub use registry::{POINTS_PER_METRIC, Registry, Target};

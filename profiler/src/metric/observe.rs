@@ -3,8 +3,8 @@
 //! In: what `correlate` put out. Out: points in a [`Registry`]. Hot counters are handles that were looked up once.
 
 use super::catalog::{self, Counter, Histogram, attribute as name};
-use super::{Context, Handle, Metric, Registry, Target};
-use crate::correlate::{Engine, Request, Step};
+use super::{Context, Handle, KernelLaunches, Metric, Registry, Target};
+use crate::correlate::{Engine, KernelKey, Request, Step};
 use crate::probe::Direction;
 use crate::span::model::{Attribute, Resource, Span, Value};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub struct Observer {
     allocated: Handle<Counter>,
     freed: Handle<Counter>,
     steps: Handle<Histogram>,
+    kernels: KernelLaunches,
 }
 
 impl Observer {
@@ -37,6 +38,7 @@ impl Observer {
             allocated: target.handle(&catalog::CUDA_ALLOCATED, &[]),
             freed: target.handle(&catalog::CUDA_FREED, &[]),
             steps: target.handle(&catalog::STEP_DURATIONS, &[]),
+            kernels: KernelLaunches::new(target.clone()),
             target,
         }
     }
@@ -61,9 +63,15 @@ impl Observer {
         self.steps.record(seconds(step.end_ns.saturating_sub(step.start_ns)), None);
     }
 
-    /// Takes the engine's running totals over.
-    pub fn totals(&self, engine: &Engine) {
+    /// A kernel's short name is known, or that it has none.
+    pub fn named(&mut self, kernel: KernelKey, name: Option<Arc<str>>) {
+        self.kernels.named(kernel, name);
+    }
+
+    /// Takes the engine's running totals over, for the `last` time or not.
+    pub fn totals(&mut self, engine: &Engine, last: bool) {
         let totals = engine.totals();
+        self.kernels.totals(totals, last);
         self.launches.observe(totals.work.launches);
         self.graph_launches.observe(totals.work.graph_launches);
         let memory = engine.device_memory();

@@ -93,6 +93,7 @@ attributes! {
     AGGREGATION_DURATION_TOTAL_NS: "int" = "aggregation.duration_total_ns", "Sum, nanoseconds.";
 
     // CUDA, as OpenTelemetry eBPF Instrumentation names it.
+    CUDA_KERNEL_NAME: "string" = "cuda.kernel.name", "Short name of the kernel; `other` beyond the first 200 of a target.";
     CUDA_MEMCPY_KIND: "string" = "cuda.memcpy.kind", "`HtoD`, `DtoH`, `DtoD`, `HtoH` or `unknown`.";
     CUDA_DEVICE_INDEX: "int" = "cuda.device.index", "Ordinal of the device in its process.";
     CUDA_DEVICE_UUID: "string" = "cuda.device.uuid", "UUID of the device.";

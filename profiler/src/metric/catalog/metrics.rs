@@ -1,10 +1,10 @@
 //! Every metric, once. Out: one typed constant each, and `ALL`. Absent: whatever no convention and no reader asked for.
 
 use super::attribute::{
-    CUDA_MEMCPY_KIND, ERROR_TYPE, GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL,
-    GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_TYPE, GPUSPAN_DESTINATION, GPUSPAN_LOSS_REASON, GPUSPAN_METRIC_NAME,
-    GPUSPAN_PROBE_STATE, GPUSPAN_SIGNAL, GPUSPAN_STEP_PHASE, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE,
-    HTTP_ROUTE, NETWORK_PROTOCOL_VERSION, SERVER_PORT, URL_SCHEME,
+    CUDA_KERNEL_NAME, CUDA_MEMCPY_KIND, ERROR_TYPE, GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME,
+    GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_TYPE, GPUSPAN_DESTINATION, GPUSPAN_LOSS_REASON,
+    GPUSPAN_METRIC_NAME, GPUSPAN_PROBE_STATE, GPUSPAN_SIGNAL, GPUSPAN_STEP_PHASE, HTTP_REQUEST_METHOD,
+    HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, NETWORK_PROTOCOL_VERSION, SERVER_PORT, URL_SCHEME,
 };
 use super::{Counter, Histogram, Info, Kind, Metric, Origin, Stability, Sum, UpDownCounter};
 
@@ -110,6 +110,11 @@ metrics! {
         bounds: &[], attributes: &[],
         help: "Kernel launches, each counted once whichever layers it crossed.",
     }
+    KERNEL_LAUNCHES: Counter {
+        name: "gpuspan.kernel.launches", unit: "{launch}", origin: Gpuspan, stability: Development,
+        bounds: &[], attributes: &[CUDA_KERNEL_NAME],
+        help: "Runs of each kernel, launched or as a node of a graph; without a name where none could be learnt.",
+    }
     CUDA_GRAPH_LAUNCHES: Counter {
         name: "gpu.cuda.graph.launch.calls", unit: "{call}", origin: Obi, stability: Development,
         bounds: &[], attributes: &[],
@@ -189,6 +194,11 @@ metrics! {
         name: "gpuspan.self.metric.overflows", unit: "{record}", origin: Gpuspan, stability: Development,
         bounds: &[], attributes: &[GPUSPAN_METRIC_NAME],
         help: "Lookups of an attribute set beyond the limit of its metric; their values are in the overflow point.",
+    }
+    SELF_KERNELS_BEYOND: Counter {
+        name: "gpuspan.self.kernels_beyond", unit: "{kernel}", origin: Gpuspan, stability: Development,
+        bounds: &[], attributes: &[],
+        help: "Kernels whose launches are in the point `other`, because others had come before.",
     }
     SELF_CPU_TIME: Sum {
         name: "gpuspan.self.cpu.time", unit: "s", origin: Gpuspan, stability: Development,
