@@ -9,6 +9,7 @@ pub mod llama;
 mod process;
 mod stand_in;
 pub mod transformers;
+pub mod wheels;
 
 use anyhow::Result;
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use e2e::stage::since;
 use e2e::{Observation, Report, Span, Stage, Summary};
 use profiler::probe::CATALOG;
-use profiler::symbol::demangle;
 use simgpu::Totals;
 use workload::client::Api;
 use workload::options::{Graphs, Runtime};
@@ -162,17 +161,18 @@ pub fn device_agrees(summary: &Summary, device: &Totals) {
     assert!((memory.live_bytes..=memory.allocated_bytes).contains(&memory.peak_bytes), "{memory:?}");
 }
 
-/// Runs of every kernel that has a host function, by its name; those launched by a driver handle have none.
+/// Runs of every kernel that has a name, which is the device's own; those launched by a driver handle have none.
 fn kernels_agree(summary: &Summary, device: &Totals) {
     let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for kernel in summary.launches.by_kernel.iter().filter(|kernel| kernel.symbol.is_some()) {
-        let counts = seen.entry(kernel.name.clone()).or_default();
+    for kernel in &summary.launches.by_kernel {
+        let Some(symbol) = kernel.symbol.clone() else { continue };
+        let counts = seen.entry(symbol).or_default();
         *counts = (counts.0 + kernel.count, counts.1 + kernel.graph_count);
     }
     let mut unnamed = 0;
     for (name, kernel) in &device.kernels {
         let runs = (kernel.launched, kernel.graph_runs);
-        match seen.remove(&demangle(name)) {
+        match seen.remove(name) {
             Some(counts) => assert_eq!(counts, runs, "{name}"),
             None => unnamed += runs.0 + runs.1,
         }

@@ -12,6 +12,7 @@
 #![expect(clippy::print_stdout, reason = "a test says how close it was, and why it cannot run here")]
 
 mod coverage;
+mod names;
 mod truth;
 
 use std::time::{Duration, Instant};
@@ -259,9 +260,8 @@ fn device_agrees(summary: &Summary, truth: &Truth) {
     nothing_was_lost(&summary.loss);
 }
 
-/// Every kernel has its own count. A name that the device knows belongs to the same kernel there. Others are nvcc's: a
-/// template over a lambda is called otherwise in the host's half of a program; then the counts must be those of the
-/// remaining kernels.
+/// Every kernel has its own count under the device's own name for it. What is left on both sides is what cuBLAS launches
+/// by the driver's handles; then the counts must be those of the remaining kernels.
 fn kernels_agree(launches: &Launches, truth: &Truth) {
     let seen = launches.by_kernel.iter().filter(|kernel| kernel.count > 0);
     let (named, unnamed): (Vec<_>, Vec<_>) = seen.partition(|kernel| kernel.symbol.is_some());
@@ -273,7 +273,11 @@ fn kernels_agree(launches: &Launches, truth: &Truth) {
     for kernel in &named {
         match kernel.symbol.as_ref().and_then(|symbol| left.remove(symbol)) {
             Some(count) => assert_eq!(count, kernel.count, "{kernel:?}"),
-            None => counted.push(kernel.count),
+            // Of a name that was cut short the device knows more.
+            None if kernel.symbol.as_ref().is_some_and(|symbol| symbol.contains('…')) => {
+                counted.push(kernel.count)
+            }
+            None => panic!("the device ran no {kernel:#?}: {truth:#?}"),
         }
     }
     let mut true_counts: Vec<u64> = left.into_values().collect();
