@@ -29,8 +29,7 @@ const PACKAGE: &str = "profiler";
 
 /// Runs rounds until the time is over; fails with the first failure.
 pub fn run(args: &Args) -> Result<()> {
-    let binary = test_binary()?;
-    let mut tests = property_tests(&binary, args.filter.as_deref())?;
+    let mut tests = property_tests(args.filter.as_deref())?;
     ensure!(!tests.is_empty(), "no property test of {PACKAGE} matches");
     let deadline = Instant::now() + Duration::from_secs(args.seconds);
     'rounds: loop {
@@ -38,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
             if Instant::now() >= deadline {
                 break 'rounds;
             }
-            test.round(&binary, args.cases)?;
+            test.round(args.cases)?;
         }
     }
     report(&tests, args.cases);
@@ -48,6 +47,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// A test and what became of it.
 #[derive(Debug)]
 struct Test {
+    /// The test binary that has it: the library's own, or one below `tests`.
+    binary: PathBuf,
     path: String,
     rounds: u64,
     time: Duration,
@@ -55,14 +56,14 @@ struct Test {
 
 impl Test {
     /// A process of its own, so that each round draws a new seed and a crash ends only itself.
-    fn round(&mut self, binary: &Path, cases: u32) -> Result<()> {
+    fn round(&mut self, cases: u32) -> Result<()> {
         let started = Instant::now();
-        let output = Command::new(binary)
+        let output = Command::new(&self.binary)
             .args(["--exact", &self.path, "--nocapture", "--test-threads=1"])
             .env("PROPTEST_CASES", cases.to_string())
             .current_dir(root().join(PACKAGE))
             .output()
-            .with_context(|| format!("failed to start {}", binary.display()))?;
+            .with_context(|| format!("failed to start {}", self.binary.display()))?;
         self.time += started.elapsed();
         self.rounds += 1;
         if !output.status.success() {
@@ -75,17 +76,17 @@ impl Test {
 
 fn report(tests: &[Test], cases: u32) {
     println!("| property | rounds of {cases} cases | time |\n|---|---|---|");
-    for Test { path, rounds, time } in tests {
+    for Test { path, rounds, time, .. } in tests {
         println!("| `{path}` | {rounds} | {:.1} s |", time.as_secs_f64());
     }
     let idle = tests.iter().filter(|test| test.rounds == 0).count();
     println!("\n{} properties, none failed; {idle} had no time to run", tests.len());
 }
 
-/// Builds the package's own tests and says where they are.
-fn test_binary() -> Result<PathBuf> {
+/// Builds the package's tests and says where they are.
+fn test_binaries() -> Result<Vec<PathBuf>> {
     let output = workload::cargo()
-        .args(["test", "--package", PACKAGE, "--lib", "--no-run", "--message-format=json"])
+        .args(["test", "--package", PACKAGE, "--no-run", "--message-format=json"])
         .current_dir(root())
         .stderr(Stdio::inherit())
         .output()
@@ -93,26 +94,39 @@ fn test_binary() -> Result<PathBuf> {
     ensure!(output.status.success(), "the tests of {PACKAGE} do not build");
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let is_test = |message: &Value| message.pointer("/profile/test").and_then(Value::as_bool) == Some(true);
     let executable = |message: Value| Some(PathBuf::from(message.get("executable")?.as_str()?));
-    messages.filter_map(executable).next_back().context("cargo named no test binary")
+    Ok(messages.filter(is_test).filter_map(executable).collect())
 }
 
-/// Those tests of the binary that some `proptest!` block defines.
-fn property_tests(binary: &Path, filter: Option<&str>) -> Result<Vec<Test>> {
+/// Those tests that some `proptest!` block defines.
+fn property_tests(filter: Option<&str>) -> Result<Vec<Test>> {
     let mut properties = BTreeSet::new();
     let sources = Command::new("git").args(["ls-files", "--", PACKAGE]).current_dir(root()).output()?;
     for path in String::from_utf8_lossy(&sources.stdout).lines().filter(|path| path.ends_with(".rs")) {
         properties.extend(properties_in(&std::fs::read_to_string(root().join(path)).unwrap_or_default()));
     }
+    let mut tests = Vec::new();
+    for binary in test_binaries()? {
+        let wanted = listed(&binary)?.into_iter().filter(|path| {
+            let name = path.rsplit("::").next().unwrap_or(path);
+            properties.contains(name) && filter.is_none_or(|filter| path.contains(filter))
+        });
+        tests.extend(wanted.map(|path| Test {
+            binary: binary.clone(),
+            path,
+            rounds: 0,
+            time: Duration::ZERO,
+        }));
+    }
+    Ok(tests)
+}
+
+/// Every test of a binary.
+fn listed(binary: &Path) -> Result<Vec<String>> {
     let list = Command::new(binary).args(["--list", "--format=terse"]).output()?;
-    let text = String::from_utf8_lossy(&list.stdout).into_owned();
-    let paths = text.lines().filter_map(|line| line.strip_suffix(": test"));
-    let name = |path: &str| path.rsplit("::").next().unwrap_or(path).to_owned();
-    Ok(paths
-        .filter(|path| properties.contains(&name(path)))
-        .filter(|path| filter.is_none_or(|filter| path.contains(filter)))
-        .map(|path| Test { path: path.to_owned(), rounds: 0, time: Duration::ZERO })
-        .collect())
+    let text = String::from_utf8_lossy(&list.stdout);
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
 /// The functions marked as tests inside `proptest! { … }`, by the indentation that rustfmt gives such a block.
