@@ -7,19 +7,23 @@ use std::collections::HashSet;
 const WINDOW: u64 = 1 << 20;
 /// The most code that is looked at; libtorch_cuda has 62 MB. A broken file may claim any number of segments.
 const MOST_CODE: u64 = 4 << 30;
+/// Stubs and slots that are looked for.
+const MOST_TARGETS: usize = 64;
 /// More candidates than any program has: libtorch_cuda has 69,000.
 const MOST: usize = 1 << 22;
 
 /// Addresses at which code may call, jump to or load from one of `targets`.
 #[must_use]
 pub fn mentions(image: &Image, targets: &HashSet<u64>) -> Vec<u64> {
-    let (Some(low), Some(high)) = (targets.iter().min(), targets.iter().max()) else { return Vec::new() };
+    // A program calls two functions through a few stubs and slots: comparing with each is far cheaper than hashing every
+    // byte of 62 MB. More targets than this come from a broken file.
+    let targets: Vec<u64> = targets.iter().copied().take(MOST_TARGETS).collect();
     let mut found = Vec::new();
     windows(image, |address, bytes| {
         if found.len() < MOST {
             match image.machine {
-                Machine::X86 => relative_words(address, bytes, *low, *high, targets, &mut found),
-                Machine::Arm => branches(address, bytes, targets, &mut found),
+                Machine::X86 => relative_words(address, bytes, &targets, &mut found),
+                Machine::Arm => branches(address, bytes, &targets, &mut found),
             }
         }
     });
@@ -44,27 +48,19 @@ pub fn windows(image: &Image, mut each: impl FnMut(u64, &[u8])) {
 }
 
 /// Every four bytes that reach a target when counted from their own end: x86-64's relative calls, jumps and operands.
-fn relative_words(
-    address: u64,
-    bytes: &[u8],
-    low: u64,
-    high: u64,
-    targets: &HashSet<u64>,
-    found: &mut Vec<u64>,
-) {
-    let span = high - low;
+fn relative_words(address: u64, bytes: &[u8], targets: &[u64], found: &mut Vec<u64>) {
     for (index, four) in bytes.windows(4).enumerate() {
         let Some(four) = four.first_chunk() else { return };
         let end = address.wrapping_add(index as u64 + 4);
         let reached = end.wrapping_add_signed(i64::from(i32::from_le_bytes(*four)));
-        if reached.wrapping_sub(low) <= span && targets.contains(&reached) {
+        if targets.contains(&reached) {
             found.push(end.wrapping_sub(4));
         }
     }
 }
 
 /// aarch64's `b` and `bl` to a target.
-fn branches(address: u64, bytes: &[u8], targets: &HashSet<u64>, found: &mut Vec<u64>) {
+fn branches(address: u64, bytes: &[u8], targets: &[u64], found: &mut Vec<u64>) {
     for (index, four) in bytes.chunks_exact(4).enumerate() {
         let instruction = word(four, 0);
         if instruction & 0x7c00_0000 == 0x1400_0000 {
