@@ -35,9 +35,8 @@ impl Attacher {
     /// Places probes in the GPU libraries that `pid` may load, if it has loaded none so far.
     pub fn expect_libraries(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.without_gpu = process.files.is_empty() && process.failed.is_empty();
         // Single links take 0.1 s each to remove: too dear for a guess.
-        if !process.without_gpu || self.kernel.multi().is_none() {
+        if process.has_gpu_library() || self.kernel.multi().is_none() {
             return;
         }
         let start = Instant::now();
@@ -55,7 +54,7 @@ impl Attacher {
             // The first probe may be hit before the next line runs.
             if let Some(process) = self.processes.get_mut(&pid).filter(|process| !process.ahead.any) {
                 process.ahead.any = true;
-                learn(Learnt { ahead: true, ..Learnt::nothing(pid) });
+                learn(Learnt { ahead: true, from_start: true, ..Learnt::nothing(pid) });
             }
             match Links::attach(&mut self.kernel, &library.path, pid, &found) {
                 Ok(links) => {

@@ -11,14 +11,16 @@ mod links;
 mod multi;
 mod price;
 mod runtime;
+mod settings;
 mod site;
 mod tracefs;
 
-pub use kernel::{Detail, Kernel, KernelError, KernelSettings, LinkKind, RING_BYTES};
+pub use kernel::{Kernel, KernelError};
 pub use library::{Alias, Group, Library, LibraryError, Missing, Point, Role, inspect};
 pub use links::{EmptyProgram, LinkError, Links};
 pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
+pub use settings::{Detail, KernelSettings, LinkKind, RING_BYTES};
 pub use site::{Code, Cost, Machine, Site};
 pub use tracefs::ensure_tracefs;
 
@@ -58,7 +60,7 @@ pub struct Learnt {
     pub pid: u32,
     /// Code of its probed runtime libraries, and of runtimes linked into others.
     pub runtime: Vec<(u64, u64)>,
-    /// It had no GPU library when it was attached to: none of its GPU calls is missed.
+    /// It has made no GPU call so far, and none that it makes is missed.
     pub from_start: bool,
     /// Probes stand in libraries that it has not mapped yet: what they tell must wait for the next look at its mappings.
     pub ahead: bool,
@@ -88,12 +90,22 @@ pub struct Attacher {
 struct Attached {
     files: BTreeMap<FileId, (Links, Coverage)>,
     failed: BTreeMap<FileId, Coverage>,
-    /// No GPU library was there at the first look.
-    without_gpu: bool,
     /// Where the code of its runtime libraries lies, as last learnt.
     runtime: Vec<(u64, u64)>,
     /// Probes in libraries that it has not mapped yet.
     ahead: Ahead,
+}
+
+impl Attached {
+    /// Whether a library of the runtime, the driver or NCCL is mapped. A program with a runtime linked into it may still
+    /// load the driver.
+    fn has_gpu_library(&self) -> bool {
+        let shared = |role: &Role| matches!(role, Role::Shared(_));
+        let probed = self.files.values().map(|(_, coverage)| coverage);
+        // What could not be read has a GPU library's name.
+        let is_library = |coverage: &Coverage| coverage.roles.is_empty() || coverage.roles.iter().any(shared);
+        probed.chain(self.failed.values()).any(is_library)
+    }
 }
 
 impl Attacher {
@@ -186,8 +198,7 @@ impl Attacher {
         // Also when no file is new: a library may be loaded a second time, or again at another address.
         if process.runtime != runtime {
             process.runtime.clone_from(&runtime);
-            let from_start = process.without_gpu;
-            learn(Learnt { runtime, from_start, ..Learnt::nothing(pid) });
+            learn(Learnt { runtime, ..Learnt::nothing(pid) });
         }
         let mut seen = HashSet::new();
         let known = |file| process.files.contains_key(&file) || process.failed.contains_key(&file);

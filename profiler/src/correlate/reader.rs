@@ -1,9 +1,11 @@
-//! GPU calls → operations.
+//! GPU calls → operations. What comes back from a call is read in `returned`.
 //!
 //! A launch or copy of the runtime passes through the driver too. The driver's record is *nested*, and not an
 //! operation of its own, when it was called from a probed runtime library (its return address lies there) and the
 //! same thread has just entered a runtime call of the same class. Both conditions are needed: a runtime function
 //! that is not probed makes driver calls that nobody else reports.
+
+mod returned;
 
 use super::arguments::{Arguments, Described};
 use super::capture::Captures;
@@ -11,9 +13,9 @@ use super::device::Devices;
 use super::graph::{Graphs, Nodes};
 use super::kernel::{KernelKey, Naming};
 use super::memory::Blocks;
-use super::operation::{Ignored, Operation, Waited};
+use super::operation::{Ignored, Operation};
 use crate::decode::{CallData, GpuCall, Launch};
-use crate::probe::{self, Api, KeyAt, Layer, Meaning, Memory, Node, Size, StreamAt, Waits, Way};
+use crate::probe::{self, Api, Layer, Meaning, Memory, Node, Size, StreamAt, Way};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -324,103 +326,6 @@ impl Reader {
         }
     }
 
-    fn returned(&mut self, seen: &Seen, read: &Arguments, done: &Return) -> Result<Operation, Ignored> {
-        let meaning = seen.api.meaning;
-        if done.result != 0 {
-            return self.failed(seen, read, done);
-        }
-        match meaning {
-            // Asked for nothing, cudaMalloc succeeds and hands out nothing.
-            Meaning::Allocate { key: KeyAt::Out, .. } if done.out == 0 => Err(Ignored::Bookkeeping),
-            Meaning::Allocate { kind, size, key } => Ok(Operation::Allocated {
-                key: match key {
-                    KeyAt::Out => done.out,
-                    KeyAt::Arg(index) => read.at(index),
-                },
-                bytes: read.size(size),
-                kind,
-                device: self.device_of(kind, seen.tid),
-                caller: done.caller,
-            }),
-            Meaning::Create { bytes } => Ok(Operation::Allocated {
-                key: done.out,
-                bytes: read.at(bytes),
-                kind: Memory::Device,
-                device: created_on(read.second),
-                caller: done.caller,
-            }),
-            Meaning::Synchronize(waits) => {
-                let what = match waits {
-                    Waits::Stream(index) => Waited::Stream(seen.stream(read.at(index))),
-                    Waits::Device => Waited::Device,
-                    Waits::Event(index) => Waited::Event(self.events.get(&read.at(index)).copied()),
-                };
-                Ok(Operation::Synchronized { what, entered_ns: done.entered_ns })
-            }
-            Meaning::Alias { of } => {
-                Ok(Operation::Named(Naming::Alias { handle: done.out, of: read.at(of) }))
-            }
-            meaning => {
-                self.keep_graph_book(seen, meaning, read, done);
-                Err(Ignored::Bookkeeping)
-            }
-        }
-    }
-
-    fn keep_graph_book(&mut self, seen: &Seen, meaning: Meaning, read: &Arguments, done: &Return) {
-        let kernel = self.kernel(read.second);
-        match meaning {
-            Meaning::BeginCapture { stream, into } => {
-                self.captures.begin(seen.stream(read.at(stream)), into.map(|index| read.at(index)));
-            }
-            Meaning::EndCapture { stream } => {
-                if let Some(recording) = self.captures.end(seen.stream(read.at(stream))) {
-                    self.graphs.recorded(done.out, &recording.nodes, recording.into.is_some());
-                }
-            }
-            Meaning::GraphCreate => self.graphs.create(done.out),
-            Meaning::GraphClone { of } => self.graphs.clone_of(done.out, read.at(of)),
-            Meaning::AddNode { graph, node: Node::Kernel } => {
-                self.graphs.add_kernel(read.at(graph), done.out, kernel);
-            }
-            Meaning::ChangeNode { removes } => {
-                self.graphs.change_node(read.at(0), (!removes).then_some(kernel));
-            }
-            Meaning::Instantiate { graph } => self.graphs.instantiate(read.at(graph), done.out),
-            Meaning::ExecUpdate { exec, graph } => self.graphs.instantiate(read.at(graph), read.at(exec)),
-            Meaning::ExecChangeNode { kernel: true } => {
-                self.graphs.change_executable(read.at(0), read.at(1), kernel);
-            }
-            _ => {}
-        }
-    }
-
-    fn failed(&mut self, seen: &Seen, read: &Arguments, done: &Return) -> Result<Operation, Ignored> {
-        let (bytes, device) = match seen.api.meaning {
-            // An end that fails ends the capture all the same; nothing comes of it (cudaStreamEndCapture).
-            Meaning::EndCapture { stream } => {
-                drop(self.captures.end(seen.stream(read.at(stream))));
-                return Err(Ignored::Failed);
-            }
-            Meaning::Allocate { size: Size::PitchTimes(height), kind, .. } => {
-                // No pitch was given: what was asked for is at least width times height.
-                (read.at(2).wrapping_mul(read.at(height)), self.device_of(kind, seen.tid))
-            }
-            Meaning::Allocate { size: Size::PitchTimesArea(height, depth), kind, .. } => {
-                (read.size(Size::Volume(1, height, depth)), self.device_of(kind, seen.tid))
-            }
-            Meaning::Allocate { size, kind, .. } => (read.size(size), self.device_of(kind, seen.tid)),
-            Meaning::Create { bytes } => (read.at(bytes), created_on(read.second)),
-            _ => return Err(Ignored::Failed),
-        };
-        Ok(Operation::AllocationFailed { bytes, device, result: done.result })
-    }
-
-    /// The device that memory of this kind is on when thread `tid` asks for it.
-    fn device_of(&self, kind: Memory, tid: u32) -> Option<u32> {
-        if kind == Memory::Device { self.devices.current(tid) } else { None }
-    }
-
     fn record_event(&mut self, event: u64, stream: u64) {
         if self.events.len() >= MAX_EVENTS && !self.events.contains_key(&event) {
             self.events.clear();
@@ -477,12 +382,6 @@ fn class(meaning: Meaning) -> Class {
         Meaning::Copy { .. } => Class::Copy,
         _ => Class::Other,
     }
-}
-
-/// `CUmemLocation`: type (1 is a device) in the lower half, id in the upper.
-fn created_on(location: u64) -> Option<u32> {
-    const DEVICE: u32 = 1;
-    (location as u32 == DEVICE).then_some((location >> 32) as u32)
 }
 
 /// What a freeing function frees when nothing is known of the address.

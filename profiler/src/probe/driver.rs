@@ -2,7 +2,8 @@
 //!
 //! Forms without `_v2` whose sizes were 32 bits wide (CUDA 3.1 and before) are absent: nothing built since links them.
 
-use super::meaning::{Direction, KeyAt, Meaning, Memory, Node, Size, StreamAt, Structure, Waits, Way};
+use super::copy::{Direction, Size, Structure, Way};
+use super::meaning::{KeyAt, Meaning, Memory, Node, StreamAt, Waits};
 use super::row::{Layer, Row};
 use profiler_common::cookie::shape;
 

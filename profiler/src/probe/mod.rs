@@ -4,6 +4,7 @@
 //! `docs/probes.md`. Adding a function is adding a row. Argument positions are those of the public CUDA headers
 //! (`cuda_runtime_api.h` 12.9 and 13.5, `cuda.h` 12.9 and 13.5) and of `nccl.h` 2.32.
 
+mod copy;
 mod driver;
 pub mod error;
 mod meaning;
@@ -12,7 +13,8 @@ mod page;
 mod row;
 mod runtime;
 
-pub use meaning::{Direction, KeyAt, Meaning, Memory, Node, Side, Size, StreamAt, Structure, Waits, Way};
+pub use copy::{Direction, Side, Size, Structure, Way};
+pub use meaning::{KeyAt, Meaning, Memory, Node, StreamAt, Waits};
 pub use page::markdown;
 pub use row::{Api, Layer, Only, Results};
 

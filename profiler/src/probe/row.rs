@@ -1,6 +1,7 @@
 //! A row of the catalogue and how rows become the table that records index.
 
-use super::meaning::{Meaning, Size, StreamAt, Way};
+use super::copy::{Size, Way};
+use super::meaning::{Meaning, StreamAt};
 use profiler_common::cookie::{BEHIND, Cookie, NO_SECOND, NONE, capture, class, report, shape};
 
 /// Which library a function belongs to.

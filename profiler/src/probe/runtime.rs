@@ -1,6 +1,7 @@
 //! Functions of libcudart (`cuda_runtime_api.h` 12.9 and 13.5).
 
-use super::meaning::{Direction, KeyAt, Meaning, Memory, Node, Size, StreamAt, Structure, Waits, Way};
+use super::copy::{Direction, Size, Structure, Way};
+use super::meaning::{KeyAt, Meaning, Memory, Node, StreamAt, Waits};
 use super::row::{Layer, Only, Row};
 use profiler_common::cookie::shape;
 
