@@ -1,21 +1,15 @@
 // Checks what a client may rely on: order, data, times, capture, queries. In: the name of a check (none: list them), a
 // libcudart and libcuda on the search path. Out: "ok", or what was wrong and exit code 1. Absent: counts, which the
 // truth tells.
-#define _GNU_SOURCE
+#include "checks.h"
 #include <dlfcn.h>
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-typedef int (*any)();
-static void *runtime, *driver;
+void *runtime, *driver;
 
-static any find(void *library, const char *name) {
+any find(void *library, const char *name) {
     any found = (any)dlsym(library, name);
     if (!found) {
         printf("`%s` is not exported\n", name);
@@ -23,20 +17,6 @@ static any find(void *library, const char *name) {
     }
     return found;
 }
-#define RT(name, ...) find(runtime, #name)(__VA_ARGS__)
-#define DRV(name, ...) find(driver, #name)(__VA_ARGS__)
-#define EXPECT(condition)                                                                                      \
-    do {                                                                                                       \
-        if (!(condition)) {                                                                                    \
-            printf("line %d: not so: %s\n", __LINE__, #condition);                                             \
-            exit(1);                                                                                           \
-        }                                                                                                      \
-    } while (0)
-#define OK(call) EXPECT((call) == 0)
-
-struct dim3 {
-    uint32_t x, y, z;
-};
 typedef int (*launch_fn)(const void *, struct dim3, struct dim3, void **, size_t, void *);
 __attribute__((visibility("default"), noinline)) void long_kernel(void) { __asm__ volatile(""); }
 __attribute__((visibility("default"), noinline)) void short_kernel(void) { __asm__ volatile("nop"); }
@@ -52,27 +32,26 @@ static double now_ms(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
-static void *new_stream(unsigned flags) {
+void *new_stream(unsigned flags) {
     void *stream = NULL;
     OK(RT(cudaStreamCreateWithFlags, &stream, flags));
     return stream;
 }
-static void *new_event(void) {
+void *new_event(void) {
     void *event = NULL;
     OK(RT(cudaEventCreate, &event));
     return event;
 }
-static char *device_bytes(size_t size) {
+char *device_bytes(size_t size) {
     char *made = NULL;
     OK(RT(cudaMalloc, &made, size));
     return made;
 }
-static char *pinned_bytes(size_t size) {
+char *pinned_bytes(size_t size) {
     char *made = NULL;
     OK(RT(cudaHostAlloc, &made, size, 0u));
     return made;
 }
-enum { NOT_READY = 600, NON_BLOCKING = 1 };
 
 static void check_launch_is_asynchronous(void) {
     void *s = new_stream(NON_BLOCKING);
@@ -426,6 +405,8 @@ static const struct {
     CHECK(graph_copies_move_bytes), CHECK(memory_queries), CHECK(virtual_memory),
     CHECK(entry_points_are_the_exports), CHECK(unsupported_says_so), CHECK(registered_names_reach_the_driver),
     CHECK(blas_launches_on_its_stream), CHECK(two_devices_are_apart),
+    CHECK(arrays_hold_what_is_copied), CHECK(batches_move_bytes), CHECK(peers_move_bytes),
+    CHECK(variables_move_bytes), CHECK(nodes_change),
 };
 
 int main(int argc, char **argv) {
