@@ -1,6 +1,7 @@
 //! One call after another, as one process makes them.
 
 use super::*;
+use crate::correlate::operation::Waited;
 use crate::probe::Direction;
 
 const IN_RUNTIME: u64 = 0x5000;
