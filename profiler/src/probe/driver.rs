@@ -5,6 +5,7 @@
 use super::copy::{Direction, Size, Structure, Way};
 use super::meaning::{KeyAt, Meaning, Memory, Node, StreamAt, Waits};
 use super::row::{Layer, Row};
+use super::short::{allocate, bytes, copy, node, set};
 use profiler_common::cookie::shape;
 
 /// A function without a per-thread form.
@@ -17,26 +18,6 @@ macro_rules! two {
     ($symbol:literal $suffix:literal, $meaning:expr) => {
         Row::new($symbol, concat!($symbol, $suffix), Layer::Driver, $meaning)
     };
-}
-
-const fn copy(size: Size, way: Way, stream: StreamAt) -> Meaning {
-    Meaning::Copy { size, way, stream }
-}
-
-const fn set(size: Size, stream: StreamAt) -> Meaning {
-    Meaning::Set { size, stream }
-}
-
-const fn allocate(kind: Memory, size: Size) -> Meaning {
-    Meaning::Allocate { kind, size, key: KeyAt::Out }
-}
-
-const fn node(node: Node) -> Meaning {
-    Meaning::AddNode { graph: 1, node }
-}
-
-const fn bytes(arg: u8) -> Size {
-    Size::Arg(arg, 1)
 }
 
 const SYNC: StreamAt = StreamAt::Default;

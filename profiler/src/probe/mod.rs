@@ -12,6 +12,7 @@ mod nccl;
 mod page;
 mod row;
 mod runtime;
+mod short;
 
 pub use copy::{Direction, Side, Size, Structure, Way};
 pub use meaning::{KeyAt, Meaning, Memory, Node, StreamAt, Waits};
