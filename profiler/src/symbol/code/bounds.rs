@@ -7,6 +7,9 @@ use gimli::{BaseAddresses, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Unwin
 const MOST_UNWIND: u64 = 64 << 20;
 /// The most code of all functions together that is decoded: libtorch_cuda's calls stand in 60 MB.
 const MOST_CODE: u64 = 512 << 20;
+/// The index's header (version, encodings, pointer to the tables, count) and one of its rows, bytes.
+const INDEX_HEADER: u64 = 12;
+const INDEX_ROW: u64 = 8;
 
 /// A function, or the part of one that stands by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +43,13 @@ impl Bounds {
 fn read(image: &Image, addresses: &[u64]) -> Option<Vec<Function>> {
     let (index_address, index_size) = image.unwind_index?;
     let index = image.bytes(index_address, index_size.min(MOST_UNWIND));
+    // What every linker writes: version 1, a count of four bytes, entries of two four-byte offsets. gimli 0.34 multiplies
+    // the count unchecked, so a count beyond the table is told here.
+    let rows = (index.len() as u64).saturating_sub(INDEX_HEADER) / INDEX_ROW;
+    let [1, _, 3, 0x3b, _, _, _, _, count @ ..] = index.first_chunk::<12>()? else { return None };
+    if u64::from(u32::from_le_bytes(*count)) > rows {
+        return None;
+    }
     let bases = BaseAddresses::default().set_eh_frame_hdr(index_address);
     let parsed = EhFrameHdr::new(&index, LittleEndian).parse(&bases, 8).ok()?;
     let gimli::Pointer::Direct(frames_address) = parsed.eh_frame_ptr() else { return None };
