@@ -82,6 +82,8 @@ pub struct Graphs {
     executables: HashMap<u64, Arc<Nodes>>,
     /// Kernel nodes that were added by a call: their graph and what they run.
     nodes: HashMap<u64, (u64, KernelKey)>,
+    /// Kernel nodes that are switched off, by executable graph and node, and what they would run.
+    off: HashMap<(u64, u64), KernelKey>,
 }
 
 /// Handles may be lost sight of: past this many a table starts anew.
@@ -151,6 +153,7 @@ impl Graphs {
     /// `graph` was made executable, or `executable` was changed to its likeness. A graph that was not seen makes an
     /// executable that is not known.
     pub fn instantiate(&mut self, graph: u64, executable: u64) {
+        self.off.retain(|(of, _), _| *of != executable);
         match self.graphs.get(&graph).cloned() {
             Some(nodes) => insert_bounded(&mut self.executables, executable, nodes, MAX_GRAPHS),
             None => drop(self.executables.remove(&executable)),
@@ -165,8 +168,27 @@ impl Graphs {
         }
     }
 
+    /// A node of an executable graph is switched on or off. Only kernel nodes that were added by a call are known.
+    pub fn enable(&mut self, executable: u64, node: u64, on: bool) {
+        let Some(nodes) = self.executables.get_mut(&executable) else { return };
+        let known = self.nodes.get(&node).map(|(_, kernel)| *kernel);
+        match (on, self.off.get(&(executable, node)).copied()) {
+            (true, Some(kernel)) => {
+                self.off.remove(&(executable, node));
+                Arc::make_mut(nodes).add_launch(kernel);
+            }
+            (false, None) if self.off.len() < MAX_NODES => {
+                let Some(kernel) = known else { return };
+                self.off.insert((executable, node), kernel);
+                Arc::make_mut(nodes).replace(kernel, None);
+            }
+            _ => {}
+        }
+    }
+
     /// An executable graph is gone.
     pub fn destroy_executable(&mut self, executable: u64) {
+        self.off.retain(|(of, _), _| *of != executable);
         self.executables.remove(&executable);
     }
 
@@ -230,6 +252,26 @@ mod tests {
         assert_eq!(kernels(&graphs, 0xe), Some(vec![(10, 1)]));
         graphs.destroy_executable(0xe);
         assert_eq!(kernels(&graphs, 0xe), None);
+    }
+
+    #[test]
+    fn a_node_that_is_switched_off_does_not_run() {
+        let mut graphs = Graphs::default();
+        graphs.create(1);
+        graphs.add_kernel(1, 0xa, kernel(7));
+        graphs.add_kernel(1, 0xb, kernel(8));
+        graphs.instantiate(1, 0xe);
+        for _ in 0..2 {
+            graphs.enable(0xe, 0xa, false);
+            assert_eq!(kernels(&graphs, 0xe), Some(vec![(8, 1)]));
+        }
+        for _ in 0..2 {
+            graphs.enable(0xe, 0xa, true);
+            assert_eq!(kernels(&graphs, 0xe), Some(vec![(7, 1), (8, 1)]));
+        }
+        graphs.enable(0xe, 0xa, false);
+        graphs.instantiate(1, 0xe);
+        assert_eq!(kernels(&graphs, 0xe), Some(vec![(7, 1), (8, 1)]), "made anew, all nodes run");
     }
 
     #[test]

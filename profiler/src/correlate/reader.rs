@@ -276,6 +276,10 @@ impl Reader {
         let (bytes, stream) = (read.size(size), seen.stream_at(at, read));
         let direction = read.direction(way, size, &|address| seen.blocks.side(address));
         let (count, summed) = read.count(size);
+        // A copy of nothing asks nothing of the device.
+        if bytes == 0 && summed >= count {
+            return Err(Ignored::Bookkeeping);
+        }
         self.cut_batches += u64::from(summed < count);
         let record = |nodes: &mut Nodes| {
             let (copies, sum) = nodes.copies.entry(direction).or_default();

@@ -193,6 +193,7 @@ pub const ROWS: &[Row] = &[
     one("cuGraphExecHostNodeSetParams", Meaning::ExecChangeNode { kernel: false }),
     one("cuGraphExecChildGraphNodeSetParams", Meaning::ExecChangeNode { kernel: false }),
     one("cuGraphExecNodeSetParams", Meaning::ExecChangeNode { kernel: false }),
+    one("cuGraphNodeSetEnabled", Meaning::ExecEnableNode).at_return(),
     one("cuGraphExecDestroy", Meaning::ExecDestroy),
     two!("cuGraphUpload" "_ptsz", Meaning::GraphUpload),
     // Names and code.

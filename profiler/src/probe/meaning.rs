@@ -251,6 +251,8 @@ pub enum Meaning {
         /// The node is a kernel, whose function is the second word read at return.
         kernel: bool,
     },
+    /// Switches a node of an executable graph on or off.
+    ExecEnableNode,
     /// An executable graph is gone.
     ExecDestroy,
     /// Prepares an executable graph for its launch.
@@ -324,6 +326,7 @@ impl Meaning {
             Self::Instantiate { .. } => "makes an executable graph",
             Self::ExecUpdate { .. } => "changes an executable graph",
             Self::ExecChangeNode { .. } => "changes a node of an executable graph",
+            Self::ExecEnableNode => "switches a node of an executable graph on or off",
             Self::ExecDestroy => "destroys an executable graph",
             Self::GraphUpload => "prepares an executable graph",
             Self::Collective { .. } => "communicates between devices",

@@ -189,6 +189,7 @@ pub const ROWS: &[Row] = &[
     one("cudaGraphExecHostNodeSetParams", Meaning::ExecChangeNode { kernel: false }),
     one("cudaGraphExecChildGraphNodeSetParams", Meaning::ExecChangeNode { kernel: false }),
     one("cudaGraphExecNodeSetParams", Meaning::ExecChangeNode { kernel: false }),
+    one("cudaGraphNodeSetEnabled", Meaning::ExecEnableNode).at_return(),
     one("cudaGraphExecDestroy", Meaning::ExecDestroy),
     two!("cudaGraphUpload" "_ptsz", Meaning::GraphUpload),
     // Names and code.

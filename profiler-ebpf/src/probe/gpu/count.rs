@@ -64,7 +64,8 @@ struct Work {
 }
 
 impl Work {
-    /// `None` for calls that only records can tell: graphs, copies of more than one dimension or of unknown direction.
+    /// `None` for calls that only records can tell: graphs, copies of more than one dimension or of unknown direction, and
+    /// copies of nothing, which are none.
     #[inline(always)]
     fn of(cookie: Cookie, frame: &Frame) -> Option<Self> {
         if launch::is(cookie.shape) {
@@ -75,11 +76,8 @@ impl Work {
         }
         let args = frame.six();
         let way = if cookie.kind == NONE { 0 } else { argument(&args, cookie.kind) & 0xffff_ffff };
-        (way <= LAST_KIND).then(|| Self {
-            function: way,
-            bytes: argument(&args, cookie.bytes),
-            is_launch: false,
-        })
+        let bytes = argument(&args, cookie.bytes);
+        (way <= LAST_KIND && bytes != 0).then_some(Self { function: way, bytes, is_launch: false })
     }
 }
 

@@ -76,6 +76,9 @@ impl Reader {
             }
             Meaning::Instantiate { graph } => self.graphs.instantiate(read.at(graph), done.out),
             Meaning::ExecUpdate { exec, graph } => self.graphs.instantiate(read.at(graph), read.at(exec)),
+            Meaning::ExecEnableNode => {
+                self.graphs.enable(read.at(0), read.at(1), read.at(2) as u32 != 0);
+            }
             Meaning::ExecChangeNode { kernel: true } => {
                 self.graphs.change_executable(read.at(0), read.at(1), kernel);
             }

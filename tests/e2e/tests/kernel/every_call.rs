@@ -238,8 +238,6 @@ pub fn same(seen: &BTreeMap<String, u64>, truth: &BTreeMap<String, u64>, what: &
 
 /// What the profiler does not follow yet, with the reason.
 const NOT_FOLLOWED: &[&str] = &[
-    // A copy of no bytes asks nothing of the device, and is counted as a copy.
-    "cudaMemcpyAsync:nothing",
     // Of the nodes of a graph only those of kernels are known one by one: what becomes of others is not seen.
     "cudaGraphDestroyNode:copy",
     "cudaGraphMemcpyNodeSetParams",
@@ -249,8 +247,6 @@ const NOT_FOLLOWED: &[&str] = &[
     "cuGraphMemcpyNodeSetParams",
     "cuGraphExecMemcpyNodeSetParams",
     "cuGraphExecNodeSetParams",
-    // Nodes that are switched off are counted as if they ran.
-    "cudaGraphNodeSetEnabled",
 ];
 
 /// The program's APIs that shall succeed, or some of them.
