@@ -213,8 +213,8 @@ impl Session {
     }
 
     fn learn(&mut self, learnt: Learnt, resource: Arc<Resource>, out: &mut Outcomes) {
-        if learnt.from_start {
-            self.engine.set_from_start(learnt.pid);
+        if learnt.from_start || learnt.surprised {
+            self.engine.set_from_start(learnt.pid, !learnt.surprised);
         }
         if !learnt.runtime.is_empty() {
             self.engine.set_runtime(learnt.pid, learnt.runtime);

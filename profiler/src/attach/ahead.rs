@@ -17,12 +17,19 @@ pub struct Ahead {
     links: HashMap<StatId, Links>,
     /// Some were placed, whether they have been met in the mappings or not.
     any: bool,
+    /// A library was mapped that nobody expected: its first calls may have been missed.
+    surprised: bool,
 }
 
 impl Ahead {
     /// Whether calls may come from libraries whose mapping has not been looked at.
     pub fn is_any(&self) -> bool {
         self.any
+    }
+
+    /// Whether a library came unexpected since the last call.
+    pub fn take_surprise(&mut self) -> bool {
+        std::mem::take(&mut self.surprised)
     }
 
     /// All links that stand in files which were never mapped.
@@ -80,10 +87,12 @@ impl Attacher {
         library: &Library,
     ) -> Result<Links, LinkError> {
         let path = mapping.openable(pid);
-        let ahead = self.processes.get_mut(&pid).map(|process| &mut process.ahead.links);
-        match ahead.and_then(|links| links.remove(&StatId::of(&path)?)) {
-            Some(links) => Ok(links),
-            None => Links::attach(&mut self.kernel, &path, pid, library),
+        if let Some(ahead) = self.processes.get_mut(&pid).map(|process| &mut process.ahead) {
+            if let Some(links) = StatId::of(&path).and_then(|id| ahead.links.remove(&id)) {
+                return Ok(links);
+            }
+            ahead.surprised |= ahead.any;
         }
+        Links::attach(&mut self.kernel, &path, pid, library)
     }
 }

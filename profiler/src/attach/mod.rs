@@ -62,6 +62,8 @@ pub struct Learnt {
     pub runtime: Vec<(u64, u64)>,
     /// It has made no GPU call so far, and none that it makes is missed.
     pub from_start: bool,
+    /// It mapped a library that was not expected: calls may have been missed after all.
+    pub surprised: bool,
     /// Probes stand in libraries that it has not mapped yet: what they tell must wait for the next look at its mappings.
     pub ahead: bool,
     /// When its mappings were read, `CLOCK_MONOTONIC` nanoseconds.
@@ -210,6 +212,9 @@ impl Attacher {
         for (mapping, library) in new {
             self.attach_library(pid, mapping, &library);
         }
+        if self.processes.get_mut(&pid).is_some_and(|process| process.ahead.take_surprise()) {
+            learn(Learnt { surprised: true, ..Learnt::nothing(pid) });
+        }
         self.attach_time += start.elapsed();
     }
 
@@ -305,6 +310,7 @@ impl Learnt {
             pid,
             runtime: Vec::new(),
             from_start: false,
+            surprised: false,
             ahead: false,
             looked_ns: 0,
             connections: Vec::new(),

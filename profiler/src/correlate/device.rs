@@ -23,9 +23,9 @@ const MOST_CONTEXTS: usize = 4096;
 const DEEPEST: usize = 64;
 
 impl Devices {
-    /// The process was observed from before its first call.
-    pub fn set_from_start(&mut self) {
-        self.from_start = true;
+    /// Whether the process was observed from before its first call.
+    pub fn set_from_start(&mut self, all: bool) {
+        self.from_start = all;
     }
 
     /// The device of a thread, if known.
@@ -86,10 +86,12 @@ mod tests {
         assert_eq!(devices.current(1), None, "attached late: nobody knows");
         devices.set(1, 3);
         assert_eq!((devices.current(1), devices.current(2)), (Some(3), None));
-        devices.set_from_start();
+        devices.set_from_start(true);
         assert_eq!(devices.current(2), Some(0), "every thread begins at the first device");
         devices.forget_thread(1);
         assert_eq!(devices.current(1), Some(0));
+        devices.set_from_start(false);
+        assert_eq!(devices.current(1), None, "calls were missed after all");
     }
 
     #[test]

@@ -64,9 +64,9 @@ pub struct Blocks {
 const MOST_BLOCKS: usize = 1 << 20;
 
 impl Blocks {
-    /// The process was observed from before its first allocation.
-    pub fn set_from_start(&mut self) {
-        self.from_start = true;
+    /// Whether the process was observed from before its first allocation.
+    pub fn set_from_start(&mut self, all: bool) {
+        self.from_start = all;
     }
 
     /// On which side an address lies, if that is known. Managed memory moves, so it is on neither.
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(blocks.side(0x10ff), Some(Side::Device));
         assert_eq!(blocks.side(0x200f), Some(Side::Host));
         assert_eq!((blocks.side(0x1100), blocks.side(0xfff)), (None, None));
-        blocks.set_from_start();
+        blocks.set_from_start(true);
         assert_eq!(blocks.side(0x1100), Some(Side::Host), "all of the device's memory is known");
     }
 }

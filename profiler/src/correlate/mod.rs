@@ -116,11 +116,11 @@ impl Engine {
         self.process(pid).reader.set_runtime(ranges);
     }
 
-    /// The process's GPU libraries came after the attach: nothing of its GPU calls was missed.
-    pub fn set_from_start(&mut self, pid: u32) {
+    /// Whether all of the process's GPU calls have been seen, its very first among them.
+    pub fn set_from_start(&mut self, pid: u32, all: bool) {
         let process = self.process(pid);
-        process.reader.set_from_start();
-        process.blocks.set_from_start();
+        process.reader.set_from_start(all);
+        process.blocks.set_from_start(all);
     }
 
     /// A connection that was open before the attach.

@@ -65,9 +65,9 @@ impl Reader {
         self.runtime = ranges;
     }
 
-    /// The process was observed from before its first call.
-    pub fn set_from_start(&mut self) {
-        self.devices.set_from_start();
+    /// Whether the process was observed from before its first call.
+    pub fn set_from_start(&mut self, all: bool) {
+        self.devices.set_from_start(all);
     }
 
     /// Calls of the process are counted in the kernel, or have been.
