@@ -52,6 +52,19 @@ pub struct MemoryTotals {
     pub frees_of_unknown: u64,
 }
 
+impl MemoryTotals {
+    /// Adds another account; the peaks need not have been at one time, so that their sum is the most it can have been.
+    pub fn add(&mut self, other: &Self) {
+        self.allocated_bytes += other.allocated_bytes;
+        self.freed_bytes += other.freed_bytes;
+        self.live_bytes += other.live_bytes;
+        self.peak_bytes += other.peak_bytes;
+        self.allocations += other.allocations;
+        self.frees += other.frees;
+        self.frees_of_unknown += other.frees_of_unknown;
+    }
+}
+
 /// What one process holds, by address or handle.
 #[derive(Debug, Default)]
 pub struct Blocks {

@@ -154,13 +154,7 @@ impl Engine {
     pub fn device_memory(&self) -> MemoryTotals {
         let mut sum = MemoryTotals::default();
         for (_, totals) in self.memory().filter(|(account, _)| account.kind == Memory::Device) {
-            sum.allocated_bytes += totals.allocated_bytes;
-            sum.freed_bytes += totals.freed_bytes;
-            sum.live_bytes += totals.live_bytes;
-            sum.peak_bytes += totals.peak_bytes;
-            sum.allocations += totals.allocations;
-            sum.frees += totals.frees;
-            sum.frees_of_unknown += totals.frees_of_unknown;
+            sum.add(totals);
         }
         sum
     }

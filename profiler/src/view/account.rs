@@ -66,9 +66,13 @@ fn memory(summary: &Summary) -> String {
     let accounts = summary.memory.iter().filter(|(_, totals)| totals.allocations > 0);
     let mut text: String = accounts
         .map(|(name, totals)| {
-            let device = if name.parse::<u32>().is_ok() { "device " } else { "" };
+            let place = match name.as_str() {
+                "unknown" => "on devices that are not known".to_owned(),
+                device if device.parse::<u32>().is_ok() => format!("on device {device}"),
+                kind => kind.to_owned(),
+            };
             format!(
-                "memory    {device}{name}: peak {}, {} live\n",
+                "memory    {place}: peak {}, {} live\n",
                 bytes(totals.peak_bytes),
                 bytes(totals.live_bytes)
             )
