@@ -53,6 +53,8 @@ pub mod map {
     pub const SETTINGS: &str = "SETTINGS";
     /// Per-CPU [`crate::event::Count`] by [`crate::event::CountKey`].
     pub const COUNTS: &str = "COUNTS";
+    /// Captures under way, by process.
+    pub const CAPTURING: &str = "CAPTURING";
     /// [`crate::event::Thread`] by `pid_tgid`.
     pub const THREADS: &str = "THREADS";
     /// [`super::Descriptor`] → connection id.

@@ -79,6 +79,7 @@ struct Tables {
     settings: Array<MapData, SettingsPod>,
     counts: PerCpuHashMap<MapData, CountKeyPod, CountPod>,
     threads: HashMap<MapData, u64, ThreadPod>,
+    capturing: HashMap<MapData, u32, u64>,
 }
 
 macro_rules! pod {
@@ -270,6 +271,8 @@ impl Kernel {
         for key in counted {
             let _ = self.tables.counts.remove(&key);
         }
+        // Most processes never captured.
+        let _ = self.tables.capturing.remove(&pid);
     }
 
     /// Time in the uprobe programs, nanoseconds, and how often they ran; 0 unless the kernel keeps statistics.
@@ -320,6 +323,7 @@ impl Tables {
             settings: table(ebpf, map::SETTINGS)?,
             counts: table(ebpf, map::COUNTS)?,
             threads: table(ebpf, map::THREADS)?,
+            capturing: table(ebpf, map::CAPTURING)?,
         })
     }
 }

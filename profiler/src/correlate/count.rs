@@ -22,6 +22,19 @@ impl Counts {
             Count { count: sum.count.saturating_sub(old.count), bytes: sum.bytes.saturating_sub(old.bytes) };
         (more, before.is_none())
     }
+
+    /// A process is gone and its sums with it: another may get its number, and begins at nothing.
+    pub fn forget(&mut self, pid: u32) {
+        self.seen.retain(|key, _| key.tgid != pid);
+    }
+}
+
+/// Which way counted copies go: by the function's name, or by the kind that they are counted under.
+pub fn direction(way: Way, key: &CountKey) -> Direction {
+    match way {
+        Way::Fixed(direction) => direction,
+        _ => Direction::from_memcpy_kind(key.function),
+    }
 }
 
 /// Tells what others want to know of a rise: a kernel that wants a name, bytes that were copied.
@@ -33,13 +46,7 @@ pub fn tell(key: &CountKey, more: &Count, first: bool, out: &mut Outcomes) {
         Some(Meaning::Launch) if first => {
             out.kernels.push(KernelKey { pid: key.tgid, function: key.function });
         }
-        Some(Meaning::Copy { way, .. }) => {
-            let direction = match way {
-                Way::Fixed(direction) => direction,
-                _ => Direction::from_memcpy_kind(key.function),
-            };
-            out.counted_copies.push((direction, more.bytes));
-        }
+        Some(Meaning::Copy { way, .. }) => out.counted_copies.push((direction(way, key), more.bytes)),
         _ => {}
     }
 }
@@ -56,5 +63,7 @@ mod tests {
         assert_eq!(counts.rise(&key, &sum(5, 50)), (sum(5, 50), true));
         assert_eq!(counts.rise(&key, &sum(7, 50)), (sum(2, 0), false));
         assert_eq!(counts.rise(&key, &sum(7, 50)), (sum(0, 0), false));
+        counts.forget(1);
+        assert_eq!(counts.rise(&key, &sum(3, 9)), (sum(3, 9), true), "another process of the same number");
     }
 }

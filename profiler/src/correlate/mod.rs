@@ -218,6 +218,7 @@ impl Engine {
             self.totals.cut_batches += process.reader.cut_batches();
             self.memory.forget(&process.blocks);
         }
+        self.counts.forget(pid);
         self.connections.process_gone(pid, time_ns, out);
     }
 
@@ -256,7 +257,12 @@ impl Engine {
     /// Takes what a thread has sent so far, as the kernel side counted it.
     pub fn burst(&mut self, pid: u32, tid: u32, now: Burst, out: &mut Outcomes) {
         let process = self.process(pid);
-        let before = process.bursts.insert(tid, now).unwrap_or_default();
+        let before = process.bursts.get(&tid).copied().unwrap_or_default();
+        // A look at the table may arrive behind a record that is newer.
+        if now.launches < before.launches || now.copies < before.copies {
+            return;
+        }
+        process.bursts.insert(tid, now);
         let more = Burst {
             launches: now.launches.saturating_sub(before.launches),
             copies: now.copies.saturating_sub(before.copies),

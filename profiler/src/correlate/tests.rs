@@ -191,6 +191,11 @@ fn what_is_counted_in_the_kernel_adds_up_like_what_is_sent() {
         out.steps.iter().map(|step| (step.start_ns, step.end_ns, step.work.launches)).collect();
     assert_eq!(steps, [(100, 200, 5), (300, 400, 3)]);
     assert_eq!(out.steps[0].work.copy_bytes(), 200);
+    // A look at the table that comes late says less than is known.
+    let late = burst(300, 6);
+    engine.burst(PID, 20, late, &mut Outcomes::default());
+    let out = run(&mut engine, vec![told(560, burst(500, 9)), wait(560, 600)]);
+    assert_eq!(out.steps[0].work.launches, 1);
     assert_eq!(engine.totals().work.launches, 8);
 }
 

@@ -1,10 +1,11 @@
 //! Sums since the attach: what the summary and the metrics are made of.
 
+use super::count::direction;
 use super::failure::Failures;
 use super::kernel::KernelKey;
 use super::operation::Ignored;
 use super::step::{Step, Work};
-use crate::probe::{self, Direction, Meaning, Way};
+use crate::probe::{self, Meaning};
 use profiler_common::event::{Count, CountKey, counted};
 use std::collections::BTreeMap;
 
@@ -108,11 +109,7 @@ impl Totals {
                 self.add_kernel(kernel, more.count, 0);
             }
             Some(Meaning::Copy { way, .. }) => {
-                let direction = match way {
-                    Way::Fixed(direction) => direction,
-                    _ => Direction::from_memcpy_kind(key.function),
-                };
-                if let Some(sums) = self.work.copies.get_mut(direction as usize) {
+                if let Some(sums) = self.work.copies.get_mut(direction(way, key) as usize) {
                     sums.0 += more.count;
                     sums.1 += more.bytes;
                 }

@@ -1,7 +1,7 @@
 //! The catalogue as a page of documentation (`docs/probes.md`).
 
+use super::CATALOG;
 use super::row::{Api, Layer, Only};
-use super::{CATALOG, of_library};
 use profiler_common::cookie::report;
 
 /// The page.
@@ -22,7 +22,6 @@ pub fn markdown() -> String {
         let rows = CATALOG.iter().filter(|api| api.layer == layer);
         rows.for_each(|api| page.push_str(&line(api)));
     }
-    debug_assert!(of_library(Layer::Nccl, None).next().is_some());
     page
 }
 

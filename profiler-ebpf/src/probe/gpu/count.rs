@@ -112,11 +112,14 @@ pub fn thread_gone(task: Task) {
 /// A stream of the process may be recording from here on.
 #[inline(always)]
 pub fn capture_begins(tgid: u32) {
-    match CAPTURING.get_ptr_mut(tgid) {
+    // Two threads may begin at once: only one makes the entry, both count. Without room the calls of the capture are
+    // counted as run, and the reader sees a capture without nodes.
+    if CAPTURING.get_ptr_mut(tgid).is_none() {
+        let _ = CAPTURING.insert(tgid, 0, ONLY_NEW);
+    }
+    if let Some(count) = CAPTURING.get_ptr_mut(tgid) {
         // SAFETY: a live value of the map, which everybody changes by atomics.
-        Some(count) => unsafe { Word::new(count) }.add(1),
-        // Without room the calls of the capture are counted as run, and the reader sees a capture without nodes.
-        None => drop(CAPTURING.insert(tgid, 1, ONLY_NEW)),
+        unsafe { Word::new(count) }.add(1);
     }
 }
 
