@@ -18,6 +18,8 @@ pub struct Summary {
     /// By direction.
     pub copies: BTreeMap<String, Copies>,
     /// By device, and by kind of what is on no device.
+    pub reservations: Vec<Reserved>,
+    pub stacks: Stacks,
     pub memory: BTreeMap<String, Memory>,
     /// Memory sets.
     pub sets: Copies,
@@ -134,6 +136,35 @@ pub struct AskedFor {
     pub function: String,
     pub bytes: u64,
     pub device: Option<u32>,
+}
+
+/// One of `reservations`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Reserved {
+    pub library: String,
+    pub device: Option<u32>,
+    pub count: u64,
+    pub bytes: u64,
+    pub largest_bytes: u64,
+}
+
+/// `stacks`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Stacks {
+    pub samples: u64,
+    pub beyond: u64,
+    pub top: Vec<StackCount>,
+}
+
+/// One of `stacks.top`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct StackCount {
+    pub count: u64,
+    pub kernel: String,
+    pub frames: Vec<String>,
 }
 
 /// `requests`.

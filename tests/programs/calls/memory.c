@@ -63,6 +63,10 @@ CALL_AS(peer_malloc_async, "cudaMallocAsync:peer", need_peer) {
     RT(cudaSetDevice, 0);
 }
 // Several live at once, given back in another order.
+enum { LARGE = 64 << 20 };
+CALL_AS(large, "cudaMalloc:large", NULL) {
+    CYCLE(DEVICE_0, LARGE, RT(cudaMalloc, &made, (size_t)LARGE), RT(cudaFree, made));
+}
 CALL_AS(several, "cudaMalloc:several", NULL) {
     char *made[3] = {0};
     for (int i = 0; i < 3; i++)

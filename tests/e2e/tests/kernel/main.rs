@@ -8,6 +8,8 @@ mod attach;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod checks;
 #[cfg(test)]
 mod cli;
