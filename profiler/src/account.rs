@@ -39,6 +39,8 @@ pub struct Summary {
     pub counted: Counted,
     /// CPU stacks of launches, most frequent first.
     pub stacks: Stacks,
+    /// What found no room, or is known in part only.
+    pub beyond: Beyond,
     /// Requests.
     pub requests: Requests,
     /// Connections that requests could come on.
@@ -138,6 +140,19 @@ pub struct AskedFor {
     pub bytes: u64,
     /// On which device, where it is known.
     pub device: Option<u32>,
+}
+
+/// What found no room in a table, or is known in part only. No count of calls is among it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Beyond {
+    /// Batches of copies of whose bytes only a part is known: the copies are all counted.
+    pub batches_cut: u64,
+    /// Names of kernels that probes told and that found no room.
+    pub names_dropped: u64,
+    /// Handles that stood for two kernels, whose launches therefore have no name.
+    pub handles_reused: u64,
+    /// Names and large pieces of memory that waited to be looked into and found no room.
+    pub looks_dropped: u64,
 }
 
 /// CPU stacks of launches.

@@ -13,7 +13,7 @@ use crate::session::{Input, Report, Wants};
 use crate::span::model::Resource;
 use crate::span::{Subject, resource};
 use crate::stack::{Sample, Symbolizer};
-use crate::symbol::{Name, Names};
+use crate::symbol::{self, Name, Names};
 use crate::target::{self, Identity, Mapping, Member};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -249,6 +249,12 @@ impl Control {
     #[must_use]
     pub fn name(&self, kernel: KernelKey) -> Name {
         self.names.name(kernel.pid, kernel.function)
+    }
+
+    /// What names were learnt, and what found no room.
+    #[must_use]
+    pub fn name_counts(&self) -> symbol::Counts {
+        self.names.counts()
     }
 
     fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {

@@ -255,7 +255,7 @@ fn observe(
 fn look(control: &mut Control, session: &Mutex<Session>) {
     let (wants, stacks) = {
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut session.wants), session.stacks.take_fresh())
+        (session.wants.fetch(), session.stacks.take_fresh())
     };
     control.look(wants, stacks);
 }

@@ -99,7 +99,13 @@ pub struct Wants {
 const MOST_WANTS: usize = 131_072;
 
 impl Wants {
-    fn take(&mut self, out: &mut Outcomes) {
+    /// Hands over what waits. What found no room stays counted.
+    pub fn fetch(&mut self) -> Self {
+        let names = std::mem::take(&mut self.names);
+        Self { names, reservations: std::mem::take(&mut self.reservations), beyond: 0 }
+    }
+
+    fn add(&mut self, out: &mut Outcomes) {
         let room = MOST_WANTS.saturating_sub(self.names.len());
         self.beyond += out.names.len().saturating_sub(room) as u64;
         self.names.extend(out.names.drain(..).take(room));
@@ -247,7 +253,7 @@ impl Session {
         for (direction, bytes) in out.counted_copies.drain(..) {
             self.observer.counted_copies(direction, bytes);
         }
-        self.wants.take(out);
+        self.wants.add(out);
         out.stacks.drain(..).for_each(|(pid, stack)| self.stacks.add(pid, stack));
         for kernel in out.kernels.drain(..) {
             self.first_launch(kernel, report);
@@ -297,5 +303,24 @@ impl Requests {
         self.partial += u64::from(request.outcome == crate::correlate::Outcome::Partial);
         self.input_tokens += request.usage.input.unwrap_or(0);
         self.output_tokens += request.usage.output.unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_stays_counted() {
+        let mut wants = Wants::default();
+        for _ in 0..2 {
+            let alias = |handle| (7, Naming::Alias { handle, of: 1 });
+            let mut out =
+                Outcomes { names: (0..MOST_WANTS as u64).map(alias).collect(), ..Outcomes::default() };
+            wants.add(&mut out);
+            assert!(out.names.is_empty());
+        }
+        assert_eq!((wants.fetch().names.len(), wants.names.len()), (MOST_WANTS, 0));
+        assert_eq!(wants.beyond, MOST_WANTS as u64);
     }
 }

@@ -1,7 +1,7 @@
 //! Gathers the summary from where each hop counts. In: the parts that counted. Out: [`Summary`] and [`Loss`].
 
 use crate::account::{
-    AskedFor, Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss,
+    AskedFor, Beyond, Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss,
     OutOfMemory, Own, ReceiveTerms, Reserved, StackCount, Stacks, Steps, Summary, Target,
 };
 use crate::control::Control;
@@ -40,6 +40,7 @@ pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration
         out_of_memory: out_of_memory(session),
         counted: totals.counted,
         stacks: stacks(control, session),
+        beyond: beyond(control, session),
         requests: session.requests.clone(),
         connections: engine.connections().counts(),
         steps: Steps {
@@ -99,6 +100,16 @@ fn out_of_memory(session: &Session) -> OutOfMemory {
         Some(AskedFor { pid: failed.pid, function, bytes: failed.bytes, device: failed.device })
     });
     OutOfMemory { count: failures.times_out_of_memory, last: last.collect() }
+}
+
+fn beyond(control: &Control, session: &Session) -> Beyond {
+    let names = control.name_counts();
+    Beyond {
+        batches_cut: session.engine.cut_batches(),
+        names_dropped: names.dropped,
+        handles_reused: names.reused,
+        looks_dropped: session.wants.beyond,
+    }
 }
 
 /// Stacks that the summary tells one by one.

@@ -20,6 +20,7 @@ pub struct Summary {
     /// By device, and by kind of what is on no device.
     pub reservations: Vec<Reserved>,
     pub stacks: Stacks,
+    pub beyond: BTreeMap<String, u64>,
     pub memory: BTreeMap<String, Memory>,
     /// Memory sets.
     pub sets: Copies,

@@ -185,6 +185,9 @@ fn kernels_agree(summary: &Summary, device: &Totals) {
 pub fn nothing_lost(summary: &Summary) {
     equations_hold(summary);
     assert_eq!(summary.loss.lost, 0, "{:?}", summary.loss);
+    for table in ["batches_cut", "names_dropped", "looks_dropped"] {
+        assert_eq!(summary.beyond[table], 0, "{table}");
+    }
     for (destination, terms) in &summary.loss.export {
         assert_eq!((terms.exported, terms.queued), (terms.produced, 0), "{destination}: {terms:?}");
     }
