@@ -18,10 +18,13 @@ pub struct Summary {
     /// By direction.
     pub copies: BTreeMap<String, Copies>,
     /// By device, and by kind of what is on no device.
-    pub reservations: Vec<Reserved>,
-    pub stacks: Stacks,
-    pub beyond: BTreeMap<String, u64>,
     pub memory: BTreeMap<String, Memory>,
+    /// Large pieces of device memory by who asked.
+    pub reservations: Vec<Reserved>,
+    /// CPU stacks of launches.
+    pub stacks: Stacks,
+    /// What found no room, by table.
+    pub beyond: BTreeMap<String, u64>,
     /// Memory sets.
     pub sets: Copies,
     /// By function.
