@@ -131,8 +131,8 @@ impl Control {
             },
             Report::Uninteresting(connection) => self.attacher.kernel().stop_payload(connection),
             Report::Listener(pid, fd) => {
-                if let Some(port) = target::listener_port(pid, fd) {
-                    learn(Input::Listener { pid, fd, port });
+                if let Some(address) = target::listener_address(pid, fd) {
+                    learn(Input::Listener { pid, fd, address });
                 }
             }
             Report::Kernel(kernel) => self.unnamed.push(kernel),

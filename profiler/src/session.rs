@@ -12,6 +12,7 @@ use crate::metric::{self, Observer, Registry};
 use crate::span::model::{Resource, Span};
 use crate::span::{self, Ids};
 use crate::stack::Stacks;
+use crate::target::Address;
 use profiler_common::event::{Count, CountKey};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -23,14 +24,14 @@ pub enum Input {
     Events(Vec<Event>),
     /// What `attach` learnt of a process, before its first event.
     Learnt(Learnt, Arc<Resource>),
-    /// The port of a listening descriptor.
+    /// What a descriptor listens on.
     Listener {
         /// Process.
         pid: u32,
         /// Descriptor.
         fd: u32,
-        /// Port.
-        port: u16,
+        /// Port or path.
+        address: Address,
     },
     /// A process is gone.
     Gone {
@@ -68,7 +69,7 @@ pub enum Report {
     Changed(u32, Change),
     /// A connection's payload is of no use.
     Uninteresting(u64),
-    /// A listening descriptor whose port is not known.
+    /// A listening descriptor whose address is not known.
     Listener(u32, u32),
     /// A kernel that was launched for the first time.
     Kernel(KernelKey),
@@ -182,7 +183,7 @@ impl Session {
                 }
             }
             Input::Learnt(learnt, resource) => self.learn(learnt, resource, &mut out),
-            Input::Listener { pid, fd, port } => self.engine.set_listener(pid, fd, port),
+            Input::Listener { pid, fd, address } => self.engine.set_listener(pid, fd, address),
             Input::Gone { pid, time_ns } => {
                 let held = self.holds.gone(pid);
                 self.go_on(held, &mut out);
@@ -225,11 +226,11 @@ impl Session {
         if !learnt.runtime.is_empty() {
             self.engine.set_runtime(learnt.pid, learnt.runtime);
         }
-        for (connection, port) in learnt.connections {
-            self.engine.found_open(learnt.pid, connection, port);
+        for (connection, address) in learnt.connections {
+            self.engine.found_open(learnt.pid, connection, address);
         }
-        for (fd, port) in learnt.listeners {
-            self.engine.set_listener(learnt.pid, fd, port);
+        for (fd, address) in learnt.listeners {
+            self.engine.set_listener(learnt.pid, fd, address);
         }
         self.resources.insert(learnt.pid, resource);
         if learnt.ahead {

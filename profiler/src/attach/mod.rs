@@ -26,7 +26,7 @@ pub use tracefs::ensure_tracefs;
 
 use crate::clock;
 use crate::probe::Layer;
-use crate::target::{self, FileId, Mapping};
+use crate::target::{self, Address, FileId, Mapping};
 use ahead::Ahead;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -68,10 +68,10 @@ pub struct Learnt {
     pub ahead: bool,
     /// When its mappings were read, `CLOCK_MONOTONIC` nanoseconds.
     pub looked_ns: u64,
-    /// Connections it had open: id and local port.
-    pub connections: Vec<(u64, u16)>,
-    /// Its listening descriptors and their ports.
-    pub listeners: Vec<(u32, u16)>,
+    /// Connections it had open: id and what their listener listens on.
+    pub connections: Vec<(u64, Address)>,
+    /// Its listening descriptors and what they listen on.
+    pub listeners: Vec<(u32, Address)>,
 }
 
 /// Attaches to processes and keeps what it attached.
@@ -252,7 +252,7 @@ impl Attacher {
         live.chain(&self.past)
     }
 
-    fn watch_open_connections(&mut self, pid: u32) -> Vec<(u64, u16)> {
+    fn watch_open_connections(&mut self, pid: u32) -> Vec<(u64, Address)> {
         let mut found = Vec::new();
         for socket in target::open_connections(pid).unwrap_or_default() {
             let known = self.inodes.get(&socket.inode).copied();
@@ -262,7 +262,7 @@ impl Attacher {
             });
             if self.kernel.watch_open(pid, socket.fd, id) && known.is_none() {
                 self.inodes.insert(socket.inode, id);
-                found.push((id, socket.local_port));
+                found.push((id, socket.address));
             }
         }
         found

@@ -6,6 +6,8 @@ use super::share::Share;
 use super::step::Step;
 use crate::decode::{self, Socket};
 use crate::http::{self, Signal, Verdict};
+use crate::target::Address;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 /// Connections watched at once. Beyond it new ones are left alone and counted: a server with this many open
@@ -18,8 +20,10 @@ pub struct Connections {
     open: HashMap<u64, Connection>,
     /// Connections with requests under way.
     busy: BTreeSet<u64>,
-    /// Port of each listening descriptor; `None` until somebody has looked.
-    listeners: HashMap<(u32, u32), Option<u16>>,
+    /// What each listening descriptor listens on, if somebody has looked and found it.
+    listeners: HashMap<(u32, u32), Option<Address>>,
+    /// Listening descriptors that nobody has been asked to look at.
+    unasked: Vec<(u32, u32)>,
     signals: Vec<Signal>,
     counts: ConnectionCounts,
 }
@@ -50,10 +54,10 @@ struct Connection {
     requests: Vec<Request>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Listener {
     Descriptor(u32),
-    Port(u16),
+    Address(Address),
 }
 
 impl Connections {
@@ -74,29 +78,27 @@ impl Connections {
         self.counts
     }
 
-    pub(super) fn found_open(&mut self, pid: u32, id: u64, port: u16) {
+    pub(super) fn found_open(&mut self, pid: u32, id: u64, address: Address) {
         self.counts.found_open += 1;
-        self.insert(id, pid, Listener::Port(port), true);
+        self.insert(id, pid, Listener::Address(address), true);
     }
 
-    pub(super) fn set_listener(&mut self, pid: u32, fd: u32, port: u16) {
-        self.listeners.insert((pid, fd), Some(port));
+    pub(super) fn set_listener(&mut self, pid: u32, fd: u32, address: Address) {
+        self.listeners.insert((pid, fd), Some(address));
     }
 
     pub(super) fn unknown_listeners(&mut self) -> Vec<(u32, u32)> {
-        let unknown: Vec<_> =
-            self.listeners.iter().filter(|(_, port)| port.is_none()).map(|(key, _)| *key).collect();
-        for key in &unknown {
-            // Asked once: a port that cannot be found now will not be found later.
-            self.listeners.insert(*key, Some(0));
-        }
-        unknown
+        // Asked once: an address that cannot be found now will not be found later.
+        std::mem::take(&mut self.unasked)
     }
 
     pub(super) fn event(&mut self, pid: u32, time_ns: u64, socket: Socket, out: &mut Outcomes) {
         match socket {
             Socket::Opened { connection, listener_fd, .. } => {
-                self.listeners.entry((pid, listener_fd)).or_insert(None);
+                if let Entry::Vacant(unknown) = self.listeners.entry((pid, listener_fd)) {
+                    unknown.insert(None);
+                    self.unasked.push((pid, listener_fd));
+                }
                 self.insert(connection, pid, Listener::Descriptor(listener_fd), false);
             }
             Socket::Data { connection, direction, position, bytes, lost_after } => {
@@ -192,9 +194,8 @@ impl Connections {
         if self.signals.is_empty() {
             return;
         }
-        let port = connection.listener.port(connection.pid, &self.listeners);
         for signal in self.signals.drain(..) {
-            connection.take(id, port, signal, &mut out.requests);
+            connection.take(id, &self.listeners, signal, &mut out.requests);
         }
         if connection.requests.is_empty() {
             self.busy.remove(&id);
@@ -221,17 +222,22 @@ impl Connections {
 }
 
 impl Listener {
-    fn port(self, pid: u32, listeners: &HashMap<(u32, u32), Option<u16>>) -> Option<u16> {
-        let port = match self {
-            Self::Port(port) => Some(port),
-            Self::Descriptor(fd) => listeners.get(&(pid, fd)).copied().flatten(),
-        };
-        port.filter(|port| *port != 0)
+    fn address(&self, pid: u32, listeners: &HashMap<(u32, u32), Option<Address>>) -> Option<Address> {
+        match self {
+            Self::Address(address) => Some(address.clone()),
+            Self::Descriptor(fd) => listeners.get(&(pid, *fd))?.clone(),
+        }
     }
 }
 
 impl Connection {
-    fn take(&mut self, id: u64, port: Option<u16>, signal: Signal, finished: &mut Vec<Request>) {
+    fn take(
+        &mut self,
+        id: u64,
+        listeners: &HashMap<(u32, u32), Option<Address>>,
+        signal: Signal,
+        finished: &mut Vec<Request>,
+    ) {
         let exchange = signal.exchange;
         let index =
             self.requests.iter().position(|request| request.exchange == exchange).unwrap_or_else(|| {
@@ -241,7 +247,7 @@ impl Connection {
         let Some(request) = self.requests.get_mut(index) else { return };
         if request.take(signal) {
             let mut request = self.requests.remove(index);
-            request.server_port = port;
+            request.server = self.listener.address(self.pid, listeners);
             finished.push(request);
         }
     }

@@ -37,6 +37,7 @@ pub use totals::{Counted, MOST_KERNELS, Totals};
 
 use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
 use crate::probe::{self, Direction, Layer, Memory};
+use crate::target::Address;
 use count::Counts;
 use memory::{Accounts, Block, Blocks};
 use operation::Operation;
@@ -124,16 +125,16 @@ impl Engine {
     }
 
     /// A connection that was open before the attach.
-    pub fn found_open(&mut self, pid: u32, connection: u64, port: u16) {
-        self.connections.found_open(pid, connection, port);
+    pub fn found_open(&mut self, pid: u32, connection: u64, address: Address) {
+        self.connections.found_open(pid, connection, address);
     }
 
-    /// The port behind a listening descriptor, as `target` found it.
-    pub fn set_listener(&mut self, pid: u32, fd: u32, port: u16) {
-        self.connections.set_listener(pid, fd, port);
+    /// What a descriptor listens on, as `target` found it.
+    pub fn set_listener(&mut self, pid: u32, fd: u32, address: Address) {
+        self.connections.set_listener(pid, fd, address);
     }
 
-    /// Listening descriptors whose port has not been looked up.
+    /// Listening descriptors whose address has not been looked up.
     pub fn unknown_listeners(&mut self) -> Vec<(u32, u32)> {
         self.connections.unknown_listeners()
     }

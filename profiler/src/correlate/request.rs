@@ -6,6 +6,7 @@
 use super::share::Share;
 use crate::http::{self, Fact, RequestFacts, RequestHead, ServerCount, Signal, SignalKind, Streaming, Usage};
 use crate::server::route::{self, Route};
+use crate::target::Address;
 
 /// How sure an edge between a request and GPU work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -81,8 +82,8 @@ pub struct Request {
     pub connection: u64,
     /// Number of the exchange on the connection.
     pub exchange: u32,
-    /// Port the server listens on, if known.
-    pub server_port: Option<u16>,
+    /// What the server listens on, if known.
+    pub server: Option<Address>,
     /// First byte seen of it.
     pub opened_ns: u64,
     /// The request itself was seen from its first byte.
@@ -139,7 +140,7 @@ impl Request {
             pid,
             connection,
             exchange,
-            server_port: None,
+            server: None,
             opened_ns,
             seen_from_start: true,
             head: None,

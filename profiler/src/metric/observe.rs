@@ -7,6 +7,7 @@ use super::{Context, Handle, KernelLaunches, Metric, Registry, Target};
 use crate::correlate::{Engine, KernelKey, Request, Step};
 use crate::probe::Direction;
 use crate::span::model::{Attribute, Resource, Span, Value};
+use crate::target::Address;
 use std::sync::Arc;
 
 /// Metrics of one target group.
@@ -158,8 +159,9 @@ fn gen_ai_attributes(request: &Request, operation: &'static str) -> Vec<Attribut
     ];
     let text = |text: &String| Value::Str(text.clone().into());
     attributes.extend(request.facts.model.as_ref().map(|model| (name::GEN_AI_REQUEST_MODEL, text(model))));
-    let port = request.server_port.map(|port| Value::Int(i64::from(port)));
-    attributes.extend(port.map(|port| (name::SERVER_PORT, port)));
+    if let Some(Address::Tcp(port)) = &request.server {
+        attributes.push((name::SERVER_PORT, Value::Int(i64::from(*port))));
+    }
     attributes
 }
 

@@ -7,6 +7,7 @@ use super::model::{Attribute, Event, Kind, Resource, Span, SpanId, Status, Value
 use crate::correlate::{Outcome, Request, Share};
 use crate::http::Streaming;
 use crate::metric::catalog::attribute as name;
+use crate::target::Address;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -221,7 +222,14 @@ fn attributes(request: &Request, parts: &Parts) -> Vec<Attribute> {
         name::HTTP_RESPONSE_STATUS_CODE,
         request.status.map(|status| Value::Int(i64::from(status))),
     );
-    list.push_some(name::SERVER_PORT, request.server_port.map(|port| Value::Int(i64::from(port))));
+    match &request.server {
+        Some(Address::Tcp(port)) => list.push(name::SERVER_PORT, Value::Int(i64::from(*port))),
+        Some(Address::Unix(path)) => {
+            list.push(name::SERVER_ADDRESS, text(path));
+            list.push(name::NETWORK_TRANSPORT, text("unix"));
+        }
+        None => {}
+    }
     list.push_some(name::ERROR_TYPE, error_type(request).map(|error| text(&error)));
     list.push(name::GPUSPAN_OUTCOME, text(request.outcome.name()));
     if request.is_inference() {

@@ -13,7 +13,7 @@ pub use process::{
     Identity, ProcessError, children_of, descendants, identity, is_process, require, start_ticks, threads,
 };
 pub use reach::{InReach, StatId, in_reach};
-pub use socket::{OpenSocket, listener_port, listeners, open_connections};
+pub use socket::{Address, OpenSocket, listener_address, listeners, open_connections};
 
 /// A process of the target group.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -1,20 +1,30 @@
-//! Sockets that a process already has when we arrive: `/proc/PID/fd` and `/proc/PID/net/*`.
+//! Where a process listens, and the connections it already has when we arrive: `/proc/PID/fd` and `/proc/PID/net/*`.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
+
+/// What a stream socket listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// TCP port.
+    Tcp(u16),
+    /// Path of a unix socket as its server gave it; an abstract name begins with `@`.
+    Unix(Arc<str>),
+}
 
 /// A connected stream socket found open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenSocket {
     /// Its descriptor in the process.
     pub fd: u32,
     /// Inode of the socket: equal inodes are the same connection.
     pub inode: u64,
-    /// Local port; 0 for unix sockets.
-    pub local_port: u16,
+    /// What its listening socket listens on.
+    pub address: Address,
 }
 
-/// Connections of `pid` that its listening sockets accepted: connected sockets whose local port (or unix path) is
+/// Connections of `pid` that its listening sockets accepted: connected sockets whose local port or unix path is
 /// one that a socket of the same network namespace listens on. Outgoing connections are left out.
 ///
 /// # Errors
@@ -26,28 +36,28 @@ pub fn open_connections(pid: u32) -> io::Result<Vec<OpenSocket>> {
         let Ok(entry) = entry else { continue };
         let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Some(inode) = socket_inode(pid, fd) else { continue };
-        if let Some(local_port) = table.accepted.get(&inode) {
-            found.push(OpenSocket { fd, inode, local_port: *local_port });
+        if let Some(address) = table.accepted.get(&inode) {
+            found.push(OpenSocket { fd, inode, address: address.clone() });
         }
     }
     Ok(found)
 }
 
-/// The descriptors of `pid` that listen, and their TCP ports.
+/// The descriptors of `pid` that listen, and what on.
 #[must_use]
-pub fn listeners(pid: u32) -> Vec<(u32, u16)> {
+pub fn listeners(pid: u32) -> Vec<(u32, Address)> {
     let table = Table::read(pid);
     let sockets = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     sockets
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|fd| Some((fd, *table.listening.get(&socket_inode(pid, fd)?)?)))
+        .filter_map(|fd| Some((fd, table.listening.get(&socket_inode(pid, fd)?)?.clone())))
         .collect()
 }
 
-/// The TCP port that descriptor `fd` of `pid` listens on.
+/// What descriptor `fd` of `pid` listens on.
 #[must_use]
-pub fn listener_port(pid: u32, fd: u32) -> Option<u16> {
-    Table::read(pid).listening.get(&socket_inode(pid, fd)?).copied()
+pub fn listener_address(pid: u32, fd: u32) -> Option<Address> {
+    Table::read(pid).listening.get(&socket_inode(pid, fd)?).cloned()
 }
 
 fn socket_inode(pid: u32, fd: u32) -> Option<u64> {
@@ -58,57 +68,80 @@ fn socket_inode(pid: u32, fd: u32) -> Option<u64> {
 /// The socket tables of a network namespace, by inode.
 #[derive(Default)]
 struct Table {
-    listening: HashMap<u64, u16>,
-    accepted: HashMap<u64, u16>,
+    listening: HashMap<u64, Address>,
+    accepted: HashMap<u64, Address>,
 }
 
-/// TCP states of `/proc/net/tcp` (include/net/tcp_states.h).
-const ESTABLISHED: &str = "01";
-const CLOSE_WAIT: &str = "08";
-const LISTEN: &str = "0A";
+/// What a line of a socket table is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Listening,
+    Connected,
+    Other,
+}
 
 impl Table {
     fn read(pid: u32) -> Self {
+        let text = |family| std::fs::read_to_string(format!("/proc/{pid}/net/{family}")).unwrap_or_default();
+        let (tcp, tcp6, unix) = (text("tcp"), text("tcp6"), text("unix"));
+        let of_tcp = tcp.lines().skip(1).chain(tcp6.lines().skip(1)).filter_map(parse_tcp);
+        let of_unix = unix.lines().skip(1).filter_map(parse_unix);
         let mut table = Self::default();
-        let mut connected = Vec::new();
-        for family in ["tcp", "tcp6"] {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/net/{family}")).unwrap_or_default();
-            for (state, port, inode) in text.lines().skip(1).filter_map(parse_tcp) {
-                match state {
-                    LISTEN => drop(table.listening.insert(inode, port)),
-                    ESTABLISHED | CLOSE_WAIT => connected.push((inode, port)),
-                    _ => {}
-                }
-            }
-        }
-        let ports: HashSet<u16> = table.listening.values().copied().collect();
-        table.accepted.extend(connected.into_iter().filter(|(_, port)| ports.contains(port)));
-        table.add_unix(&std::fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default());
+        table.add(of_tcp.map(|(state, port, inode)| (state, Address::Tcp(port), inode)));
+        table.add(of_unix.map(|(state, path, inode)| (state, Address::Unix(path.into()), inode)));
         table
     }
 
-    /// An accepted unix socket carries its listener's path; an unnamed one is the connecting side.
-    fn add_unix(&mut self, text: &str) {
-        const STREAM: &str = "0001";
-        const CONNECTED: &str = "03";
-        for line in text.lines().skip(1) {
-            let mut fields = line.split_whitespace().skip(4);
-            let (kind, state, inode, path) = (fields.next(), fields.next(), fields.next(), fields.next());
-            let Some(inode) = inode.and_then(|i| i.parse().ok()) else { continue };
-            if kind == Some(STREAM) && state == Some(CONNECTED) && path.is_some() {
-                self.accepted.insert(inode, 0);
+    /// A connected socket whose own address somebody listens on was accepted there; the connecting side of a unix
+    /// socket has no address, or one of its own.
+    fn add(&mut self, sockets: impl Iterator<Item = (State, Address, u64)>) {
+        let mut connected = Vec::new();
+        for (state, address, inode) in sockets {
+            match state {
+                State::Listening => drop(self.listening.insert(inode, address)),
+                State::Connected => connected.push((inode, address)),
+                State::Other => {}
             }
         }
+        let listened: HashSet<&Address> = self.listening.values().collect();
+        self.accepted.extend(connected.into_iter().filter(|(_, address)| listened.contains(address)));
     }
 }
 
 /// State, local port and inode of a line of `/proc/net/tcp`.
-fn parse_tcp(line: &str) -> Option<(&str, u16, u64)> {
+fn parse_tcp(line: &str) -> Option<(State, u16, u64)> {
     let mut fields = line.split_whitespace().skip(1);
     let (_, port) = fields.next()?.rsplit_once(':')?;
-    let state = fields.nth(1)?;
+    // The numbers of include/net/tcp_states.h.
+    let state = match fields.nth(1)? {
+        // ESTABLISHED and CLOSE_WAIT.
+        "01" | "08" => State::Connected,
+        "0A" => State::Listening,
+        _ => State::Other,
+    };
     let inode = fields.nth(5)?;
     Some((state, u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
+}
+
+/// State, path and inode of a stream socket with a path in a line of `/proc/net/unix` (proc(5)):
+/// `number: references protocol flags type state inode path`. A path may have spaces.
+fn parse_unix(line: &str) -> Option<(State, &str, u64)> {
+    const STREAM: &str = "0001";
+    let mut rest = line;
+    let mut field = || {
+        let (field, after) = rest.trim_start().split_once(' ')?;
+        rest = after;
+        Some(field)
+    };
+    let (_, _, _) = (field()?, field()?, field()?);
+    let (flags, kind, state, inode) = (field()?, field()?, field()?, field()?);
+    // `__SO_ACCEPTCON`; SS_UNCONNECTED and SS_CONNECTED (include/uapi/linux/net.h).
+    let state = match (flags, state) {
+        ("00010000", "01") => State::Listening,
+        (_, "03") => State::Connected,
+        _ => State::Other,
+    };
+    (kind == STREAM && !rest.is_empty()).then_some((state, rest, inode.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -126,23 +159,57 @@ mod tests {
         let pid = std::process::id();
         let found = open_connections(pid).unwrap();
         let by_fd = |fd: i32| found.iter().find(|s| s.fd == fd as u32);
-        assert_eq!(by_fd(server.as_raw_fd()).unwrap().local_port, port);
+        assert_eq!(by_fd(server.as_raw_fd()).unwrap().address, Address::Tcp(port));
         assert_eq!(by_fd(client.as_raw_fd()), None);
         assert_eq!(by_fd(listener.as_raw_fd()), None);
         let fd = listener.as_raw_fd() as u32;
-        assert_eq!(listener_port(pid, fd), Some(port));
-        assert!(listeners(pid).contains(&(fd, port)));
+        assert_eq!(listener_address(pid, fd), Some(Address::Tcp(port)));
+        assert!(listeners(pid).contains(&(fd, Address::Tcp(port))));
     }
 
     #[test]
-    fn an_accepted_unix_connection_is_found() {
-        let path = std::env::temp_dir().join(format!("gpuspan-unix-{}", std::process::id()));
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        let found = open_connections(std::process::id()).unwrap();
-        assert!(found.iter().any(|s| s.fd == server.as_raw_fd() as u32));
-        assert!(!found.iter().any(|s| s.fd == client.as_raw_fd() as u32));
+    fn unix_connections_have_the_address_of_their_listener() {
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+        let name = format!("gpuspan unix {}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        let addresses = [
+            (SocketAddr::from_pathname(&path).unwrap(), path.to_str().unwrap().to_owned()),
+            (SocketAddr::from_abstract_name(&name).unwrap(), format!("@{name}")),
+        ];
+        let pid = std::process::id();
+        for (socket, text) in addresses {
+            let listener = UnixListener::bind_addr(&socket).unwrap();
+            let client = UnixStream::connect_addr(&socket).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let address = Address::Unix(text.as_str().into());
+            let fd = listener.as_raw_fd() as u32;
+            assert_eq!(listener_address(pid, fd), Some(address.clone()));
+            assert!(listeners(pid).contains(&(fd, address.clone())));
+            let found = open_connections(pid).unwrap();
+            let by_fd = |fd: i32| found.iter().find(|s| s.fd == fd as u32).map(|s| &s.address);
+            assert_eq!(by_fd(server.as_raw_fd()), Some(&address));
+            assert_eq!((by_fd(client.as_raw_fd()), by_fd(listener.as_raw_fd())), (None, None));
+        }
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn lines_of_the_unix_table() {
+        for (line, parsed) in [
+            (
+                "0000000000000000: 00000002 00000000 00010000 0001 01 16163 /run/a b.sock",
+                Some((State::Listening, "/run/a b.sock", 16163)),
+            ),
+            (
+                "0000000000000000: 00000003 00000000 00000000 0001 03   714 @abstract",
+                Some((State::Connected, "@abstract", 714)),
+            ),
+            ("0000000000000000: 00000003 00000000 00000000 0001 03 20714", None),
+            ("0000000000000000: 00000002 00000000 00000000 0002 01 18411 /run/log", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(parse_unix(line), parsed, "{line}");
+        }
     }
 }

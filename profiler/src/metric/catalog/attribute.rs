@@ -29,13 +29,14 @@ attributes! {
     HTTP_RESPONSE_BODY_SIZE: "int" = "http.response.body.size", "Bytes of the answer's body.";
     URL_PATH: "string" = "url.path", "Path of the request, without its query.";
     URL_SCHEME: "string" = "url.scheme", "`http` or `https`.";
-    SERVER_ADDRESS: "string" = "server.address", "Address that the server listens on.";
+    SERVER_ADDRESS: "string" = "server.address", "Path of the unix socket that the server listens on; abstract ones begin with `@`.";
     SERVER_PORT: "int" = "server.port", "Port that the server listens on.";
     CLIENT_ADDRESS: "string" = "client.address", "Address of the caller, or of the proxy before us.";
     NETWORK_PEER_ADDRESS: "string" = "network.peer.address", "Peer address of the connection.";
     NETWORK_PEER_PORT: "int" = "network.peer.port", "Peer port of the connection.";
     NETWORK_PROTOCOL_NAME: "string" = "network.protocol.name", "`http`.";
     NETWORK_PROTOCOL_VERSION: "string" = "network.protocol.version", "`1.0`, `1.1` or `2`.";
+    NETWORK_TRANSPORT: "string" = "network.transport", "`unix` for a unix socket; absent for TCP.";
     USER_AGENT_ORIGINAL: "string" = "user_agent.original", "The caller's `User-Agent`.";
     ERROR_TYPE: "string" = "error.type", "Status code or short class of a failure; absent on success.";
 
