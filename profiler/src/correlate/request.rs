@@ -195,7 +195,7 @@ impl Request {
             }
             SignalKind::Informational { .. }
             | SignalKind::InputEnded
-            | SignalKind::Upgraded
+            | SignalKind::Upgraded(_)
             | SignalKind::Malformed(_) => {}
         }
         false
@@ -247,7 +247,7 @@ impl Request {
         match end {
             http::Outcome::Partial => Outcome::Partial,
             _ if !self.seen_from_start => Outcome::Partial,
-            http::Outcome::Truncated(http::End::Closed) => Outcome::Error,
+            http::Outcome::Truncated(http::End::Closed | http::End::SentAll) => Outcome::Error,
             http::Outcome::Truncated(http::End::ProcessExited) => Outcome::Lost,
             http::Outcome::Truncated(_) => Outcome::Aborted,
             http::Outcome::Complete if status >= 500 || self.error.is_some() && status < 400 => {
@@ -353,6 +353,7 @@ mod tests {
             outcome,
             body_bytes: 0,
             lost_bytes: 0,
+            unread: None,
             events: 0,
             saw_done: false,
         })
@@ -396,8 +397,13 @@ mod tests {
     #[test]
     fn the_first_token_counts_from_the_last_byte_of_the_request() {
         let mut request = Request::new(1, 2, 3, 4);
-        let arrived =
-            http::RequestEnd { complete: true, body_bytes: 0, lost_bytes: 0, facts: RequestFacts::default() };
+        let arrived = http::RequestEnd {
+            complete: true,
+            body_bytes: 0,
+            lost_bytes: 0,
+            unread: None,
+            facts: RequestFacts::default(),
+        };
         request.take(signal(100, SignalKind::RequestEnd(Box::new(arrived))));
         for time in [150, 160] {
             request.take(signal(time, SignalKind::Token { choice: 0, event: 1, token_ids: None }));

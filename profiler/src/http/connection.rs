@@ -32,6 +32,8 @@ pub enum End {
     Closed,
     /// The client sends nothing more (a read returned 0). The response may still come: another end follows.
     EndOfInput,
+    /// The server sends nothing more (it shut its sending side down). It may still read: another end follows.
+    SentAll,
     /// A read or write failed for good.
     Failed,
     /// The server's process ended.
@@ -190,23 +192,27 @@ impl Connection {
         }
     }
 
-    /// The connection, or with `EndOfInput` one direction of it, ended.
+    /// The connection ended, or with `EndOfInput` or `SentAll` one direction of it.
     pub fn on_end(&mut self, end: End, time_ns: u64, out: &mut Vec<Signal>) {
+        let whole = !matches!(end, End::EndOfInput | End::SentAll);
         if self.is_opaque() {
-            self.ended |= end != End::EndOfInput;
+            self.ended |= whole;
             return;
         }
-        self.end_request(time_ns, out);
+        if end != End::SentAll {
+            self.end_request(time_ns, out);
+        }
         if end == End::EndOfInput {
-            self.end_input(time_ns, out);
-            return;
+            return self.end_input(time_ns, out);
         }
-        let first = if self.input_ended && end == End::Closed { End::EndOfInput } else { end };
-        self.end_response(first, end == End::Closed, time_ns, out);
+        let orderly = matches!(end, End::Closed | End::SentAll);
+        let first = if self.input_ended && orderly { End::EndOfInput } else { end };
+        self.end_response(first, orderly, time_ns, out);
         let hidden = end == End::Detached || self.missed.is_some();
         let outcome = if hidden { Outcome::Partial } else { Outcome::Truncated(first) };
         self.end_pending(outcome, 0, time_ns, out);
-        self.ended = true;
+        self.response = ResponseState::Opaque;
+        self.ended |= whole;
     }
 
     fn end_input(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
@@ -295,7 +301,14 @@ impl Connection {
         while self.pending.len() > keep {
             let Some(exchange) = self.pending.pop_front() else { return };
             let outcome = if exchange.partial { Outcome::Partial } else { outcome };
-            let end = ResponseEnd { outcome, body_bytes: 0, lost_bytes: 0, events: 0, saw_done: false };
+            let end = ResponseEnd {
+                outcome,
+                body_bytes: 0,
+                lost_bytes: 0,
+                unread: None,
+                events: 0,
+                saw_done: false,
+            };
             out.push(Signal { time_ns, exchange: exchange.number, kind: SignalKind::ResponseEnd(end) });
         }
     }

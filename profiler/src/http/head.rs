@@ -8,7 +8,8 @@ use std::fmt;
 use httparse::{EMPTY_HEADER, Header};
 
 use super::body::{Chunk, Framing};
-use super::signal::{HttpVersion, MalformedReason, Method, RequestHead, ResponseHead, Streaming};
+use super::content::ContentKind;
+use super::signal::{HttpVersion, MalformedReason, Method, Protocol, RequestHead, ResponseHead};
 use super::traceparent::TraceParent;
 
 /// Larger than what any of the servers accepts (h11 64 KiB, httptools 64 KiB, hyper 400 KiB in theory).
@@ -16,9 +17,9 @@ const MAX_HEAD: usize = 64 * 1024;
 /// hyper's and httptools' limits are near 100.
 const MAX_HEADERS: usize = 128;
 /// Texts of a head are cut to these, bytes.
-const MAX_PATH: usize = 1024;
-const MAX_TRACESTATE: usize = 512;
-const MAX_TEXT: usize = 256;
+pub(crate) const MAX_PATH: usize = 1024;
+pub(crate) const MAX_TRACESTATE: usize = 512;
+pub(crate) const MAX_TEXT: usize = 256;
 
 /// Bytes of a head that is still coming in.
 pub(super) struct HeadBuffer {
@@ -126,8 +127,7 @@ pub(super) fn starts_with(bytes: &[u8], expected: &[u8]) -> Option<bool> {
 pub(super) struct ParsedRequest {
     pub(super) head: RequestHead,
     pub(super) framing: Framing,
-    /// The body may be JSON.
-    pub(super) readable: bool,
+    pub(super) content: ContentKind,
 }
 
 /// Parses a complete request head.
@@ -161,26 +161,16 @@ pub(super) fn parse_request(bytes: &[u8]) -> Result<ParsedRequest, MalformedReas
         request_id: headers.text("x-request-id"),
         content_length,
     };
-    let multipart = headers.get("content-type").is_some_and(|kind| has_prefix(kind, b"multipart/"));
-    Ok(ParsedRequest { head, framing, readable: !multipart && !headers.is_encoded() })
+    Ok(ParsedRequest { head, framing, content: headers.content() })
 }
 
 /// What a response's head says, and its body's framing were it to have one.
 pub(super) struct ParsedResponse {
     pub(super) head: ResponseHead,
     pub(super) framing: Framing,
-    pub(super) content: Content,
-}
-
-/// How to read a response's payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
-    Opaque,
-    /// No content type: its first byte tells.
-    Unknown,
-    Json,
-    Sse,
-    NdJson,
+    pub(super) content: ContentKind,
+    /// What `Upgrade` names.
+    pub(super) upgrade: Protocol,
 }
 
 /// Parses a complete response head.
@@ -200,16 +190,11 @@ pub(super) fn parse_response(bytes: &[u8]) -> Result<ParsedResponse, MalformedRe
         (Coding::None, Some(length)) => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    let kind = headers.content();
-    let streaming = match kind {
-        Content::Sse => Streaming::Sse,
-        Content::NdJson => Streaming::NdJson,
-        _ => Streaming::None,
-    };
-    let opaque = headers.is_encoded();
+    let content = headers.content();
+    let (streaming, opaque) = (content.streaming(), content.is_opaque());
     let request_id = headers.text("x-request-id");
     let head = ResponseHead { status, streaming, opaque, request_id, content_length };
-    Ok(ParsedResponse { head, framing, content: if opaque { Content::Opaque } else { kind } })
+    Ok(ParsedResponse { head, framing, content, upgrade: headers.upgrade() })
 }
 
 enum Coding {
@@ -272,31 +257,21 @@ impl<'h> Headers<'h> {
         }
     }
 
-    fn is_encoded(&self) -> bool {
-        self.all("content-encoding").any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"identity"))
+    fn content(&self) -> ContentKind {
+        ContentKind::new(self.get("content-type"), self.all("content-encoding"))
     }
 
-    fn content(&self) -> Content {
-        let Some(kind) = self.get("content-type") else { return Content::Unknown };
-        let end = memchr::memchr(b';', kind).unwrap_or(kind.len());
-        let kind = kind.get(..end).unwrap_or(kind).trim_ascii().to_ascii_lowercase();
-        match kind.as_slice() {
-            b"text/event-stream" => Content::Sse,
-            b"application/x-ndjson" | b"application/ndjson" | b"application/jsonl" => Content::NdJson,
-            b"application/jsonlines" | b"application/x-jsonlines" => Content::NdJson,
-            b"application/stream+json" => Content::NdJson,
-            kind if kind.ends_with(b"json") => Content::Json,
-            _ => Content::Opaque,
+    fn upgrade(&self) -> Protocol {
+        match self.get("upgrade").map(<[u8]>::trim_ascii) {
+            Some(name) if name.eq_ignore_ascii_case(b"websocket") => Protocol::WebSocket,
+            Some(name) if name.eq_ignore_ascii_case(b"h2c") => Protocol::Http2,
+            _ => Protocol::Other,
         }
     }
 }
 
-fn has_prefix(value: &[u8], prefix: &[u8]) -> bool {
-    value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-}
-
 /// The path of a target in origin or absolute form.
-fn path(target: &str) -> &str {
+pub(crate) fn path(target: &str) -> &str {
     let target = match target.split_once("://") {
         Some((_, rest)) if !target.starts_with('/') => {
             rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/")
@@ -307,7 +282,7 @@ fn path(target: &str) -> &str {
 }
 
 /// Owned text, cut at a character's end. Bytes that are not UTF-8 give nothing.
-fn text(value: &[u8], max: usize) -> Option<String> {
+pub(crate) fn text(value: &[u8], max: usize) -> Option<String> {
     let value = std::str::from_utf8(value.trim_ascii()).ok()?;
     value.get(..value.floor_char_boundary(max)).filter(|value| !value.is_empty()).map(str::to_owned)
 }

@@ -17,9 +17,10 @@
 
 mod body;
 mod connection;
+pub(crate) mod content;
 mod dialects;
 mod facts;
-mod head;
+pub(crate) mod head;
 mod json;
 mod ndjson;
 mod parameters;
@@ -33,8 +34,8 @@ mod traceparent;
 
 pub use connection::{Connection, Direction, End, NotHttp, Verdict};
 pub use signal::{
-    Fact, HttpVersion, MalformedReason, Method, Outcome, RequestEnd, RequestFacts, RequestHead, ResponseEnd,
-    ResponseHead, ServerCount, ServerTime, Signal, SignalKind, Streaming, Usage,
+    Fact, HttpVersion, MalformedReason, Method, Outcome, Protocol, RequestEnd, RequestFacts, RequestHead,
+    ResponseEnd, ResponseHead, ServerCount, ServerTime, Signal, SignalKind, Streaming, Unread, Usage,
 };
 pub use traceparent::TraceParent;
 

@@ -2,9 +2,9 @@
 //!
 //! In: payload slices and gaps in the order of the body. Out: tokens and facts. Compressed payload is not read.
 
+use super::content::Media;
 use super::dialects::{RESPONSE, ResponseField};
 use super::facts::{Emit, ResponseFacts};
-use super::head::Content;
 use super::json::Scanner;
 use super::ndjson::NdJson;
 use super::sse::Sse;
@@ -27,23 +27,23 @@ enum Reader {
 }
 
 impl Reader {
-    fn new(content: Content) -> Self {
-        match content {
-            Content::Opaque => Self::Skip,
-            Content::Unknown => Self::Sniff,
-            Content::Json => Self::Document(Scanner::new(&RESPONSE)),
-            Content::Sse => Self::Sse(Sse::new()),
-            Content::NdJson => Self::NdJson(NdJson::new()),
+    fn new(media: Media) -> Self {
+        match media {
+            Media::Opaque | Media::Other => Self::Skip,
+            Media::Unknown => Self::Sniff,
+            Media::Json => Self::Document(Scanner::new(&RESPONSE)),
+            Media::Sse => Self::Sse(Sse::new()),
+            Media::NdJson => Self::NdJson(NdJson::new()),
         }
     }
 }
 
 impl Payload {
     /// `generation`: the request asked for one, so that a replayed stream does not count as tokens.
-    pub(super) fn new(content: Content, generation: bool) -> Self {
-        let streams = matches!(content, Content::Sse | Content::NdJson | Content::Unknown);
+    pub(super) fn new(media: Media, generation: bool) -> Self {
+        let streams = matches!(media, Media::Sse | Media::NdJson | Media::Unknown);
         let facts = ResponseFacts::new(generation && streams);
-        Self { reader: Reader::new(content), facts }
+        Self { reader: Reader::new(media), facts }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8], boundary: bool, emit: &mut Emit<'_>) {
@@ -60,14 +60,14 @@ impl Payload {
 
     /// A body without a content type: JSON begins with a brace, events with a field name or a colon.
     fn sniff(&mut self, bytes: &[u8]) {
-        let content = match bytes.trim_ascii_start().first() {
+        let media = match bytes.trim_ascii_start().first() {
             None => return,
-            Some(b'{' | b'[') => Content::Json,
-            Some(b'd' | b'e' | b':') => Content::Sse,
-            Some(_) => Content::Opaque,
+            Some(b'{' | b'[') => Media::Json,
+            Some(b'd' | b'e' | b':') => Media::Sse,
+            Some(_) => Media::Opaque,
         };
-        self.facts.tokens &= content == Content::Sse;
-        self.reader = Reader::new(content);
+        self.facts.tokens &= media == Media::Sse;
+        self.reader = Reader::new(media);
     }
 
     /// Payload bytes are missing.

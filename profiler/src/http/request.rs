@@ -4,11 +4,10 @@
 
 use super::body::{Framing, Gap, Piece};
 use super::connection::{Connection, Verdict};
+use super::content::{ContentKind, RequestContent};
 use super::head::{HeadBuffer, Progress, begins_request, parse_request};
-use super::json::Scanner;
-use super::parameters::{REQUEST, RequestField};
 use super::response::ResponseState;
-use super::signal::{MalformedReason, Outcome, RequestEnd, RequestFacts, Signal, SignalKind};
+use super::signal::{MalformedReason, Outcome, Signal, SignalKind};
 
 /// Longest request line that is waited for while looking for one.
 const MAX_TENTATIVE_LINE: usize = 8 * 1024;
@@ -29,27 +28,13 @@ pub(super) enum RequestState {
 pub(super) struct RequestBody {
     exchange: u32,
     framing: Framing,
-    scanner: Option<Scanner<RequestField>>,
-    facts: RequestFacts,
-    body_bytes: u64,
-    lost_bytes: u64,
+    content: RequestContent,
 }
 
 impl RequestBody {
     fn end(self, complete: bool, time_ns: u64, out: &mut Vec<Signal>) {
-        let whole = self.scanner.is_some_and(|scanner| scanner.is_done());
-        let facts = RequestFacts { whole, ..self.facts };
-        let (body_bytes, lost_bytes) = (self.body_bytes, self.lost_bytes);
-        let end = RequestEnd { complete, body_bytes, lost_bytes, facts };
+        let end = self.content.end(complete);
         out.push(Signal { time_ns, exchange: self.exchange, kind: SignalKind::RequestEnd(Box::new(end)) });
-    }
-
-    fn lose(&mut self, bytes: u64) {
-        self.body_bytes = self.body_bytes.saturating_add(bytes);
-        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
-        if let Some(scanner) = &mut self.scanner {
-            scanner.stop();
-        }
     }
 }
 
@@ -119,10 +104,7 @@ impl Connection {
         self.request = RequestState::Body(Box::new(RequestBody {
             exchange,
             framing: parsed.framing,
-            scanner: parsed.readable.then(|| Scanner::new(&REQUEST)),
-            facts: RequestFacts::default(),
-            body_bytes: 0,
-            lost_bytes: 0,
+            content: RequestContent::new(parsed.content),
         }));
         // A request without a body ends here.
         self.request_body(time_ns, &[], out);
@@ -170,12 +152,7 @@ impl Connection {
             let RequestState::Body(body) = &mut self.request else { return bytes };
             match body.framing.next(&mut bytes) {
                 Piece::More => return bytes,
-                Piece::Data { bytes, .. } => {
-                    body.body_bytes = body.body_bytes.saturating_add(bytes.len() as u64);
-                    if let Some(scanner) = &mut body.scanner {
-                        scanner.feed(bytes, &mut body.facts);
-                    }
-                }
+                Piece::Data { bytes, .. } => body.content.feed(bytes),
                 Piece::End => {
                     self.end_request_body(true, RequestState::Head(HeadBuffer::new(false)), time_ns, out);
                     return bytes;
@@ -211,11 +188,11 @@ impl Connection {
         };
         match body.framing.gap(len) {
             Gap::Inside(payload) => {
-                body.lose(payload);
+                body.content.gap(payload);
                 self.request_body(time_ns, &[], out);
             }
             Gap::Ended { payload, .. } => {
-                body.lose(payload);
+                body.content.gap(payload);
                 self.request_gap = true;
                 self.end_request_body(true, RequestState::Resync, time_ns, out);
             }
@@ -229,8 +206,7 @@ impl Connection {
     /// Nothing more of the current request will be seen.
     pub(super) fn end_request(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
         if let Some(exchange) = self.claim_request(out) {
-            let (facts, body_bytes, lost_bytes) = (RequestFacts::default(), 0, 0);
-            let end = RequestEnd { complete: false, body_bytes, lost_bytes, facts };
+            let end = RequestContent::new(ContentKind::NONE).end(false);
             out.push(Signal { time_ns, exchange, kind: SignalKind::RequestEnd(Box::new(end)) });
             self.request = RequestState::Resync;
         }

@@ -5,10 +5,10 @@
 
 use super::body::{Framing, Gap, Piece};
 use super::connection::{Connection, End, Exchange, Missed, Verdict};
+use super::content::{ContentKind, ResponseContent};
 use super::facts::Emit;
-use super::head::{Content, HeadBuffer, ParsedResponse, Progress, begins_response, parse_response};
-use super::payload::Payload;
-use super::signal::{MalformedReason, Method, Outcome, ResponseEnd, Signal, SignalKind, Streaming};
+use super::head::{HeadBuffer, ParsedResponse, Progress, begins_response, parse_response};
+use super::signal::{MalformedReason, Method, Outcome, Protocol, Signal, SignalKind, Streaming};
 
 /// Where the response direction stands.
 #[derive(Debug)]
@@ -29,38 +29,22 @@ pub(super) enum ResponseState {
 pub(super) struct ResponseBody {
     exchange: Exchange,
     framing: Framing,
-    payload: Payload,
+    content: ResponseContent,
     streaming: Streaming,
-    body_bytes: u64,
-    lost_bytes: u64,
     /// The next byte is the first of its read.
     boundary: bool,
 }
 
 impl ResponseBody {
     fn feed(&mut self, bytes: &[u8], fresh: bool, time_ns: u64, out: &mut Vec<Signal>) {
-        self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
         let read = std::mem::take(&mut self.boundary);
         let boundary = if matches!(self.framing, Framing::Chunked(_)) { fresh } else { read };
-        let mut emit = Emit { time_ns, exchange: self.exchange.number, out };
-        self.payload.feed(bytes, boundary, &mut emit);
-    }
-
-    fn lose(&mut self, bytes: u64, time_ns: u64, out: &mut Vec<Signal>) {
-        if bytes > 0 {
-            self.body_bytes = self.body_bytes.saturating_add(bytes);
-            self.lost_bytes = self.lost_bytes.saturating_add(bytes);
-            self.payload.gap(&mut Emit { time_ns, exchange: self.exchange.number, out });
-        }
+        self.content.feed(bytes, boundary, time_ns, out);
     }
 
     fn end(self, outcome: Outcome, time_ns: u64, out: &mut Vec<Signal>) {
-        let mut emit = Emit { time_ns, exchange: self.exchange.number, out };
-        let (events, saw_done) = self.payload.end(&mut emit);
         let outcome = if self.exchange.partial { Outcome::Partial } else { outcome };
-        let (body_bytes, lost_bytes) = (self.body_bytes, self.lost_bytes);
-        let end = ResponseEnd { outcome, body_bytes, lost_bytes, events, saw_done };
-        emit.push(SignalKind::ResponseEnd(end));
+        self.content.end(outcome, time_ns, out);
     }
 }
 
@@ -154,9 +138,11 @@ impl Connection {
         }
         Emit { time_ns: start_ns, exchange: exchange.number, out: emit.out }.push(SignalKind::ResponseStart);
         emit.push(SignalKind::ResponseHead(Box::new(parsed.head.clone())));
+        let tunnel = exchange.method == Some(Method::Connect) && (200..300).contains(&status);
+        let upgrade = if tunnel { Protocol::Tunnel } else { parsed.upgrade };
         self.response = ResponseState::Body(Box::new(response_body(exchange, parsed)));
-        if status == 101 || (exchange.method == Some(Method::Connect) && (200..300).contains(&status)) {
-            emit.push(SignalKind::Upgraded);
+        if status == 101 || tunnel {
+            emit.push(SignalKind::Upgraded(upgrade));
             return self.end_upgraded(time_ns, out);
         }
         // A response without a body ends here.
@@ -268,7 +254,7 @@ impl Connection {
         if let (ResponseState::Body(body), Gap::Inside(payload) | Gap::Ended { payload, .. }) =
             (&mut self.response, gap)
         {
-            body.lose(payload, time_ns, out);
+            body.content.gap(payload, time_ns, out);
         }
         match gap {
             Gap::Inside(_) => {
@@ -324,7 +310,7 @@ impl Connection {
 impl ResponseBody {
     /// Whether a close is the body's regular end. A stream's client that left first cut it.
     fn ends_at(&self, end: End) -> bool {
-        let cut = self.streaming != Streaming::None && end == End::EndOfInput && !self.payload.saw_done();
+        let cut = self.streaming != Streaming::None && end == End::EndOfInput && !self.content.saw_done();
         self.framing == Framing::UntilClose && !cut
     }
 }
@@ -341,13 +327,12 @@ fn response_body(exchange: Exchange, parsed: ParsedResponse) -> ResponseBody {
     let none = exchange.method == Some(Method::Head) || matches!(parsed.head.status, 101 | 204 | 304);
     // Generations are asked for by POST. llama.cpp replays a stream's bytes on GET.
     let generation = matches!(exchange.method, None | Some(Method::Post));
+    let content = if none { ContentKind::NONE } else { parsed.content };
     ResponseBody {
         exchange,
         framing: if none { Framing::Length(0) } else { parsed.framing },
-        payload: Payload::new(if none { Content::Opaque } else { parsed.content }, generation),
+        content: ResponseContent::new(exchange.number, content, generation),
         streaming: parsed.head.streaming,
-        body_bytes: 0,
-        lost_bytes: 0,
         boundary: false,
     }
 }

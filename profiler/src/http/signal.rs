@@ -48,8 +48,8 @@ pub enum SignalKind {
     Fact(Fact),
     /// The client sends nothing more while this exchange awaits the end of its response: it left, or half-closed.
     InputEnded,
-    /// 101, or 2xx to CONNECT: what follows on the connection is not HTTP/1 and is not read.
-    Upgraded,
+    /// 101, or 2xx to CONNECT: what follows on the connection is not HTTP/1 and is not read here.
+    Upgraded(Protocol),
     /// The bytes are not HTTP/1 as RFC 9112 has it. Nothing more is read in that direction.
     Malformed(MalformedReason),
     /// The exchange is over. Every exchange that started has exactly one.
@@ -100,7 +100,7 @@ impl Method {
         Self::NAMED.iter().find(|(_, method)| *method == self).map_or("_OTHER", |(name, _)| name)
     }
 
-    pub(super) fn from_token(token: &str) -> Self {
+    pub(crate) fn from_token(token: &str) -> Self {
         Self::NAMED.iter().find(|(name, _)| *name == token).map_or(Self::Other, |(_, method)| *method)
     }
 }
@@ -137,6 +137,32 @@ pub struct RequestHead {
     pub content_length: Option<u64>,
 }
 
+/// What a connection carries behind an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `Upgrade: websocket` (RFC 6455).
+    WebSocket,
+    /// `Upgrade: h2c` (RFC 7540, section 3.2): HTTP/2, whose stream 1 answers the request that asked for it.
+    Http2,
+    /// CONNECT.
+    Tunnel,
+    /// Another one, or none named.
+    Other,
+}
+
+/// Why content was not read although its bytes were seen. Framing goes on all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// A content coding that is not read, or several on top of each other.
+    Coding,
+    /// Its compressed bytes break the rules of their format.
+    Corrupt,
+    /// It unpacks to more than honest content does, or asks for more memory than it gets.
+    Bomb,
+    /// Compressed bytes are missing: nothing behind the gap can be unpacked.
+    Gap,
+}
+
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestEnd {
@@ -146,6 +172,8 @@ pub struct RequestEnd {
     pub body_bytes: u64,
     /// How many of them were not copied.
     pub lost_bytes: u64,
+    /// Why content behind some place was not read though it was seen.
+    pub unread: Option<Unread>,
     /// What its JSON body says.
     pub facts: RequestFacts,
 }
@@ -208,7 +236,8 @@ pub struct ResponseHead {
     pub status: u16,
     /// By the content type.
     pub streaming: Streaming,
-    /// The body is compressed: its framing and times are known, its tokens and facts are not.
+    /// The body is compressed in a way that is not read: its framing and times are known, its tokens and facts are
+    /// not.
     pub opaque: bool,
     /// `X-Request-Id`.
     pub request_id: Option<String>,
@@ -318,6 +347,8 @@ pub struct ResponseEnd {
     pub body_bytes: u64,
     /// How many of them were not copied: when not 0, tokens and events are lower bounds.
     pub lost_bytes: u64,
+    /// Why content behind some place was not read though it was seen: tokens and events are lower bounds then too.
+    pub unread: Option<Unread>,
     /// Events with data (SSE) or lines (NDJSON).
     pub events: u32,
     /// The dialect's own end mark was seen: `[DONE]`, `message_stop`, `response.completed`, `done`, `stop`. Not a

@@ -176,6 +176,33 @@ fn case_09_client_disconnects() {
 }
 
 #[test]
+fn case_09_the_server_stops_sending() {
+    let old = "HTTP/1.0 200 OK\r\n\r\n";
+    let asked = "POST / HTTP/1.0\r\nContent-Length: 4\r\n\r\n{}";
+    // A body without a length ends there; what the client still sends is still its request.
+    check(
+        &[req(asked), resp(old), resp("abc"), Do::End(End::SentAll), req("  "), Do::End(End::Closed)],
+        &["0@1 start", "0@1 POST /", "0@2 answer", "0@2 200 None", "0@4 Complete 3", "0@5 asked 4"],
+    );
+    // One with a length is cut, and a request that waits gets no answer any more.
+    check(
+        &[req(GET), resp("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), Do::End(End::SentAll)],
+        &[
+            "0@1 start",
+            "0@1 GET /health",
+            "0@1 asked 0",
+            "0@2 answer",
+            "0@2 200 None",
+            "0@3 Truncated(SentAll) 3",
+        ],
+    );
+    check(
+        &[req(GET), Do::End(End::SentAll), Do::End(End::Closed)],
+        &["0@1 start", "0@1 GET /health", "0@1 asked 0", "0@2 Truncated(SentAll) 0"],
+    );
+}
+
+#[test]
 fn case_10_interim_responses_do_not_end_an_exchange() {
     check(
         &[
@@ -258,7 +285,7 @@ fn case_10_upgrade_and_connect() {
             "0@1 asked 0",
             "0@2 answer",
             "0@2 101 None",
-            "0@2 Upgraded",
+            "0@2 Upgraded(Other)",
             "0@2 Complete 0",
         ],
     );
@@ -270,7 +297,7 @@ fn case_10_upgrade_and_connect() {
             "0@1 asked 0",
             "0@2 answer",
             "0@2 200 None",
-            "0@2 Upgraded",
+            "0@2 Upgraded(Tunnel)",
             "0@2 Complete 0",
         ],
     );
