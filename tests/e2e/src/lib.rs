@@ -9,6 +9,7 @@ pub mod nvcc;
 pub mod observation;
 pub mod otlp;
 pub mod program;
+pub mod sockets;
 pub mod stage;
 pub mod summary;
 pub mod wait;
@@ -16,6 +17,7 @@ pub mod wait;
 pub use calls::Calls;
 pub use observation::{Observation, Report};
 pub use otlp::Span;
+pub use sockets::Sockets;
 pub use stage::Stage;
 pub use summary::Summary;
 

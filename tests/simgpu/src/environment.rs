@@ -30,6 +30,12 @@ pub fn calls_program() -> PathBuf {
     Path::new(OUT_DIR).join("programs/calls")
 }
 
+/// The server whose every system call is asked for (`tests/programs/sockets`).
+#[must_use]
+pub fn sockets_program() -> PathBuf {
+    Path::new(OUT_DIR).join("programs/sockets")
+}
+
 /// Settings of the simulated device. Everything that is `None` or empty keeps the libraries' default.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {

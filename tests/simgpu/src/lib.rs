@@ -7,6 +7,6 @@ mod environment;
 mod ops;
 mod truth;
 
-pub use environment::{Environment, Runtime, calls_program, command_env, library_dir};
+pub use environment::{Environment, Runtime, calls_program, command_env, library_dir, sockets_program};
 pub use ops::{Kind, Op, ops};
 pub use truth::{Copies, Kernel, Process, Totals, Truth};

@@ -29,3 +29,5 @@ mod nvcc;
 mod requests;
 #[cfg(test)]
 mod safety;
+#[cfg(test)]
+mod sockets;

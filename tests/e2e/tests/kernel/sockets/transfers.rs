@@ -1,0 +1,135 @@
+//! Bytes that go by unusual ways: in parts, in many messages, through pipes, from several threads.
+
+use std::io::Write as _;
+
+use e2e::or_skip;
+
+use super::{Exchange, Link, READ, Scene, WRITE};
+
+const EAGAIN: i32 = libc::EAGAIN;
+
+/// An answer that fills any socket's buffers.
+fn long_answer(exchange: &Exchange) -> Vec<u8> {
+    exchange.answer(&"x".repeat(3 << 20))
+}
+
+/// Takes what the server has sent so far off the socket, until `wanted` bytes have come.
+fn drain(link: &mut Link, answer: &[u8], from: usize, wanted: usize) {
+    link.got(&answer[from..from + wanted]);
+}
+
+#[test]
+fn edge_04_what_a_full_buffer_refuses_is_counted_once() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    let exchange = Exchange::new(11);
+    link.ask(&mut scene.server, &exchange.request(), READ);
+    let answer = long_answer(&exchange);
+    let fd = link.fd;
+    scene.server.call(&format!("send_buffer {fd} 4096")).unwrap();
+    scene.server.call(&format!("nonblock {fd}")).unwrap();
+    scene.server.load(&answer).unwrap();
+    let (mut sent, mut got, mut partial, mut refused) = (0, 0, 0, 0);
+    while sent < answer.len() {
+        match scene.server.attempt(&format!("write {fd} {sent} {}", answer.len() - sent)).unwrap() {
+            Ok(bytes) => {
+                sent += bytes as usize;
+                partial += usize::from(sent < answer.len());
+            }
+            Err(errno) => {
+                assert_eq!(errno, EAGAIN);
+                refused += 1;
+                drain(&mut link, &answer, got, sent - got);
+                got = sent;
+            }
+        }
+    }
+    drain(&mut link, &answer, got, sent - got);
+    assert!(partial > 0 && refused > 0, "{partial} writes in part, {refused} refused");
+    let next = link.exchange(&mut scene.server, 3);
+    scene.saw(&[exchange, next]);
+}
+
+#[test]
+fn edge_05_bytes_that_are_peeked_at_are_not_read() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    let (first, second) = (Exchange::new(20), Exchange::new(21));
+    let peek = libc::MSG_PEEK;
+    let fd = link.fd;
+    link.client.write_all(&first.request()).unwrap();
+    // The whole request is looked at before it is read.
+    assert!(scene.server.call(&format!("recv {fd} 65536 {peek}")).unwrap() > 0);
+    assert!(scene.server.call(&format!("recvmsg {fd} 65536 3 {peek}")).unwrap() > 0);
+    scene.server.call(&format!("recv {fd} {} {}", first.request().len(), libc::MSG_WAITALL)).unwrap();
+    for (number, piece) in first.stream().iter().enumerate() {
+        // As cpp-httplib asks between its writes whether the client is still there. From the middle on the next request waits.
+        if number == 10 {
+            link.client.write_all(&second.request()).unwrap();
+            scene.server.call(&format!("recv {fd} 1 {peek}")).unwrap();
+        }
+        let seen = scene.server.attempt(&format!("recv {fd} 1 {}", peek | libc::MSG_DONTWAIT)).unwrap();
+        assert_eq!(seen, if number < 10 { Err(EAGAIN) } else { Ok(1) });
+        link.answer(&mut scene.server, piece, WRITE);
+    }
+    let mut missing = second.request().len() as u64;
+    while missing > 0 {
+        missing -= scene.server.call(&format!("recv {fd} {missing} 0")).unwrap();
+    }
+    link.answer(&mut scene.server, &second.answer("done"), WRITE);
+    scene.saw(&[first, second]);
+}
+
+#[test]
+fn edge_15_threads_take_turns_on_one_connection() {
+    or_skip!();
+    let mut scene = Scene::bare();
+    let mut threads: Vec<_> = (0..3).map(|_| scene.server.thread().unwrap()).collect();
+    scene.attach(&[]);
+    // Accepted by one, read and answered by whoever is next.
+    let port = scene.port;
+    let client = super::client(port);
+    let fd = threads[0].call(&format!("accept4 {}", scene.listener)).unwrap();
+    let mut link = Link { client, fd };
+    let mut exchanges = Vec::new();
+    for tokens in [30, 31, 32] {
+        let exchange = Exchange::new(tokens);
+        link.ask(&mut threads[tokens as usize % 3], &exchange.request(), READ);
+        for (number, piece) in exchange.stream().iter().enumerate() {
+            link.answer(&mut threads[number % 3], piece, WRITE);
+        }
+        exchanges.push(exchange);
+    }
+    link.close(&mut threads[2]);
+    scene.saw(&exchanges);
+}
+
+#[test]
+fn edge_15_threads_write_at_the_same_time() {
+    or_skip!();
+    let mut scene = Scene::bare();
+    let mut threads: Vec<_> = (0..4).map(|_| scene.server.thread().unwrap()).collect();
+    scene.attach(&[]);
+    let mut link = scene.connect();
+    let exchange = Exchange::new(4 * 250);
+    link.ask(&mut scene.server, &exchange.request(), READ);
+    let stream = exchange.stream();
+    link.answer(&mut scene.server, &stream[0], WRITE);
+    // A token's chunk is the same, whoever writes it; a short write is whole, so their order does not matter.
+    let chunk = &stream[1];
+    for thread in &mut threads {
+        thread.load(chunk).unwrap();
+        thread.tell(&format!("repeat 250 write {} 0 {}", link.fd, chunk.len())).unwrap();
+    }
+    for thread in &mut threads {
+        assert_eq!(thread.result().unwrap(), Ok(250 * chunk.len() as u64));
+    }
+    for _ in 0..exchange.tokens {
+        link.got(chunk);
+    }
+    link.answer_in_pieces(&mut scene.server, &stream[1001..], WRITE);
+    let next = link.exchange(&mut scene.server, 5);
+    scene.saw(&[exchange, next]);
+}
