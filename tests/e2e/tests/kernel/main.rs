@@ -22,6 +22,8 @@ mod every_call;
 #[cfg(test)]
 mod libcudart;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod loss;
 #[cfg(test)]
 mod nvcc;

@@ -37,7 +37,7 @@ fn all_answered(records: &[ClientRecord]) {
 }
 
 #[test]
-fn killed_under_load_it_leaves_the_code_as_it_was() {
+fn edge_39_killed_under_load_it_leaves_the_code_as_it_was() {
     or_skip!();
     let stage = Stage::start(&options()).unwrap();
     let pid = stage.server.pid();

@@ -7,6 +7,7 @@ use e2e::or_skip;
 use super::{Exchange, Link, READ, Scene, WRITE};
 
 const EAGAIN: i32 = libc::EAGAIN;
+const EINTR: i32 = libc::EINTR;
 
 /// An answer that fills any socket's buffers.
 fn long_answer(exchange: &Exchange) -> Vec<u8> {
@@ -49,6 +50,45 @@ fn edge_04_what_a_full_buffer_refuses_is_counted_once() {
     assert!(partial > 0 && refused > 0, "{partial} writes in part, {refused} refused");
     let next = link.exchange(&mut scene.server, 3);
     scene.saw(&[exchange, next]);
+}
+
+#[test]
+fn edge_04_what_a_signal_interrupts_is_counted_once() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    let exchange = Exchange::new(12);
+    // A read that is interrupted before there is anything.
+    scene.server.call("alarm 50").unwrap();
+    assert_eq!(scene.server.attempt(&format!("read {} 100", link.fd)).unwrap(), Err(EINTR));
+    link.ask(&mut scene.server, &exchange.request(), READ);
+    let answer = long_answer(&exchange);
+    scene.server.call(&format!("send_buffer {} 4096", link.fd)).unwrap();
+    scene.server.load(&answer).unwrap();
+    // Writes that are interrupted when the buffers are full, and at last one that is before it has sent anything.
+    let fd = link.fd;
+    let write = |sent: usize| format!("write {fd} {sent} {}", answer.len() - sent);
+    let mut sent = 0;
+    loop {
+        scene.server.call("alarm 100").unwrap();
+        match scene.server.attempt(&write(sent)).unwrap() {
+            Ok(bytes) => sent += bytes as usize,
+            Err(errno) => break assert_eq!(errno, EINTR),
+        }
+        assert!(sent > 0 && sent < answer.len(), "{sent} bytes");
+    }
+    scene.server.tell(&write(sent)).unwrap();
+    drain(&mut link, &answer, 0, answer.len());
+    assert_eq!(scene.server.result().unwrap(), Ok((answer.len() - sent) as u64));
+    let next = link.exchange(&mut scene.server, 4);
+    let report = scene.report();
+    let requests = &report.summary.requests;
+    assert_eq!((requests.total, requests.by_outcome["completed"]), (2, 2), "{requests:?}");
+    super::whole(&report, &[next]);
+    // So long a write is not copied whole: what stands in it need not be known, but where it ends must be.
+    let span = super::span_of(&report, &exchange);
+    assert!(span.int("gen_ai.usage.output_tokens").is_none_or(|tokens| tokens == 12), "{span:?}");
+    crate::checks::nothing_lost(&report.summary);
 }
 
 #[test]
