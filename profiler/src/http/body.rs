@@ -1,6 +1,7 @@
 //! Where a message's body ends (RFC 9112, section 6), and which of its bytes are payload.
 //!
-//! In: bytes and gaps behind a head. Out: payload slices and the body's end. Nothing is stored.
+//! In: bytes and gaps behind a head. Out: payload slices and the body's end. Nothing is stored but the last bytes of
+//! a chunked body whose chunks were lost: what they end with tells where its framing is found again.
 
 use super::signal::MalformedReason;
 
@@ -21,13 +22,49 @@ pub(super) enum Framing {
 /// Inside the chunked coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
-    Size { value: u64, digits: u8 },
-    Extension { value: u64, seen: u32 },
-    SizeLf { value: u64 },
-    Data { remaining: u64, fresh: bool },
+    Size {
+        value: u64,
+        digits: u8,
+    },
+    Extension {
+        value: u64,
+        seen: u32,
+    },
+    SizeLf {
+        value: u64,
+    },
+    Data {
+        remaining: u64,
+        fresh: bool,
+    },
     DataCr,
     DataLf,
-    Trailer { seen: u32, empty: bool },
+    Trailer {
+        seen: u32,
+        empty: bool,
+    },
+    /// A chunk's size is missing: where the chunks lie is not known. Holds the last bytes.
+    Adrift(Last),
+}
+
+/// The last bytes of a stretch without a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Last {
+    bytes: [u8; LAST_CHUNK.len()],
+}
+
+/// The end of the last data, and the last chunk.
+const LAST_CHUNK: &[u8; 7] = b"\r\n0\r\n\r\n";
+
+impl Last {
+    fn push(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(bytes.len().saturating_sub(self.bytes.len())..).unwrap_or(bytes);
+        self.bytes.rotate_left(bytes.len());
+        let keep = self.bytes.len() - bytes.len();
+        if let Some(room) = self.bytes.get_mut(keep..) {
+            room.copy_from_slice(bytes);
+        }
+    }
 }
 
 impl Chunk {
@@ -39,6 +76,8 @@ impl Chunk {
 pub(super) enum Piece<'a> {
     /// Payload. `fresh`: the first of its chunk.
     Data { bytes: &'a [u8], fresh: bool },
+    /// Bytes of which it is not known what is payload and what is framing.
+    Unframed(&'a [u8]),
     /// All bytes are used and the body goes on.
     More,
     /// The body is over. What is left of the bytes belongs to the next message.
@@ -52,6 +91,8 @@ pub(super) enum Piece<'a> {
 pub(super) enum Gap {
     /// The framing is still exact; so many bytes of payload were in the gap.
     Inside(u64),
+    /// So many bytes, of payload for the most part, were in the gap, and the body goes on somehow.
+    Adrift(u64),
     /// The body ended in the gap, `payload` bytes into it; `beyond` bytes of it are of unknown messages.
     Ended { payload: u64, beyond: u64 },
     /// Nothing is known any more.
@@ -82,6 +123,49 @@ impl Framing {
             Self::Chunked(chunk) => chunk.gap(len),
         }
     }
+
+    /// It is not known where its chunks lie.
+    pub(super) fn is_adrift(&self) -> bool {
+        matches!(self, Self::Chunked(Chunk::Adrift(_)))
+    }
+
+    /// `bytes` are what a write began with. Says whether chunks are found again there: behind a CRLF stands the line
+    /// of a size, or the sizes fit the write. A write inside a chunk's data has neither, save by intent.
+    pub(super) fn find(&mut self, bytes: &[u8]) -> bool {
+        let Self::Chunked(Chunk::Adrift(last)) = self else { return false };
+        let found = size_line(bytes).is_some_and(|(size, line)| {
+            last.bytes.ends_with(b"\r\n") || ends_chunk(size, bytes.get(line..).unwrap_or_default())
+        });
+        if found {
+            *self = Self::Chunked(Chunk::START);
+        }
+        found
+    }
+
+    /// A write ended. Says whether the body did too, and how many bytes its last chunk took: servers end a write
+    /// behind the last chunk, and JSON has no line of a lone 0 with an empty line behind it.
+    pub(super) fn ended(&self) -> Option<usize> {
+        let Self::Chunked(Chunk::Adrift(last)) = self else { return None };
+        (last.bytes == *LAST_CHUNK).then_some(LAST_CHUNK.len())
+    }
+}
+
+/// The size that a line at the beginning of `bytes` gives, and the line's length.
+fn size_line(bytes: &[u8]) -> Option<(u64, usize)> {
+    let digits = bytes.iter().take(9).take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let line = bytes.get(digits..)?.starts_with(b"\r\n").then_some(digits + 2)?;
+    let size = std::str::from_utf8(bytes.get(..digits)?).ok()?;
+    // Eight digits are 4 GiB.
+    (digits <= 8).then(|| u64::from_str_radix(size, 16).ok()).flatten().map(|size| (size, line))
+}
+
+/// Whether a chunk of this size ends in these bytes as it should; the last one, with all of them.
+fn ends_chunk(size: u64, bytes: &[u8]) -> bool {
+    match usize::try_from(size) {
+        Ok(0) => bytes == b"\r\n",
+        Ok(size) => bytes.get(size..).is_some_and(|rest| rest.starts_with(b"\r\n")),
+        Err(_) => false,
+    }
 }
 
 impl Chunk {
@@ -94,6 +178,11 @@ impl Chunk {
                     *self = Self::DataCr;
                 }
                 return Piece::Data { bytes: data, fresh };
+            }
+            if let Self::Adrift(last) = self {
+                let unframed = std::mem::take(bytes);
+                last.push(unframed);
+                return if unframed.is_empty() { Piece::More } else { Piece::Unframed(unframed) };
             }
             let Some((byte, rest)) = bytes.split_first() else { return Piece::More };
             *bytes = rest;
@@ -152,16 +241,23 @@ impl Chunk {
         let remaining = match self {
             Self::Data { remaining, .. } => *remaining,
             Self::DataCr => 0,
-            _ => return Gap::Lost,
+            // Trailers may have ended.
+            Self::Trailer { .. } => return Gap::Lost,
+            _ => return self.lose(len),
         };
         *self = match len.checked_sub(remaining) {
             None => Self::Data { remaining: remaining - len, fresh: false },
             Some(0) => Self::DataCr,
             Some(1) => Self::DataLf,
             Some(2) => Self::START,
-            Some(_) => return Gap::Lost,
+            Some(_) => return self.lose(len),
         };
         Gap::Inside(len.min(remaining))
+    }
+
+    fn lose(&mut self, len: u64) -> Gap {
+        *self = Self::Adrift(Last::default());
+        Gap::Adrift(len)
     }
 }
 
@@ -193,6 +289,7 @@ mod tests {
                 loop {
                     match framing_.next(&mut read) {
                         Piece::Data { bytes, .. } => whole.extend_from_slice(bytes),
+                        Piece::Unframed(_) => panic!("nothing was lost"),
                         Piece::More if behind.is_empty() => break 'done (Piece::More, 0),
                         Piece::More => break,
                         end => break 'done (end, read.len() + behind.len()),
@@ -238,16 +335,62 @@ mod tests {
             (10, Gap::Inside(10), "\r\n0\r\n\r\n"),
             (11, Gap::Inside(10), "\n0\r\n\r\n"),
             (12, Gap::Inside(10), "0\r\n\r\n"),
-            (13, Gap::Lost, ""),
+            (13, Gap::Adrift(13), ""),
         ] {
             let mut framing = data;
             assert_eq!(framing.gap(len), expected, "{len}");
-            if expected != Gap::Lost {
+            if len < 13 {
                 check(framing, rest, if len == 4 { "abcdef" } else { "" }, Piece::End, "");
             }
         }
         assert_eq!(Framing::Length(10).gap(12), Gap::Ended { payload: 10, beyond: 2 });
         assert_eq!(Framing::Length(10).gap(10), Gap::Inside(10));
-        assert_eq!(Framing::Chunked(Chunk::START).gap(1), Gap::Lost);
+        assert_eq!(Framing::Chunked(Chunk::START).gap(1), Gap::Adrift(1));
+        assert_eq!(Framing::Chunked(Chunk::Trailer { seen: 0, empty: true }).gap(1), Gap::Lost);
+    }
+
+    /// Adrift behind these bytes, finds its chunks at `write` or does not.
+    fn check_find(seen: &[u8], write: &str, found: bool) {
+        let mut framing = Framing::Chunked(Chunk::Adrift(Last::default()));
+        let mut bytes = seen;
+        while framing.next(&mut bytes) != Piece::More {}
+        assert_eq!(framing.find(write.as_bytes()), found, "{seen:?} {write:?}");
+        assert_eq!(framing.is_adrift(), !found);
+    }
+
+    #[test]
+    fn finds_its_chunks_at_a_write_that_begins_one() {
+        check_find(b"data\r\n", "5\r\nhe", true);
+        check_find(b"data\r\n", "1f4\r\n", true);
+        check_find(b"data\r\n", "0\r\n\r\n", true);
+        check_find(b"data\r\n", "hello\r\n", false);
+        check_find(b"data\r\n", "\r\n", false);
+        check_find(b"data\r\n", "5", false);
+        check_find(b"data\r\n", "123456789\r\n", false);
+        check_find(b"data\n", "5\r\nhe", false);
+        check_find(b"", "5\r\nhello", false);
+        check_find(b"", "5\r\nhello\r\n", true);
+        check_find(b"", "5\r\nhello\r\n3\r\nab", true);
+        check_find(b"", "5\r\nhell\r\n\r\n", false);
+        check_find(b"", "0\r\n\r\n", true);
+        check_find(b"", "0\r\n\r\nHTTP", false);
+    }
+
+    #[test]
+    fn tells_its_end_by_a_last_chunk_at_a_writes_end() {
+        for (write, ended) in [
+            ("x\r\n0\r\n\r\n", true),
+            ("0\r\n\r\n", false),
+            ("x\r\n10\r\n\r\n", false),
+            ("x\r\n0\r\n\r\n ", false),
+        ] {
+            for size in 1..=write.len() {
+                let mut framing = Framing::Chunked(Chunk::Adrift(Last::default()));
+                for mut part in write.as_bytes().chunks(size) {
+                    while framing.next(&mut part) != Piece::More {}
+                }
+                assert_eq!(framing.ended().is_some(), ended, "{write:?} by {size}");
+            }
+        }
     }
 }

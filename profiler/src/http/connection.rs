@@ -9,7 +9,7 @@ use super::facts::Emit;
 use super::head::{HeadBuffer, begins_response, starts_with, starts_with_token};
 use super::request::RequestState;
 use super::response::ResponseState;
-use super::signal::{MalformedReason, Method, Outcome, ResponseEnd, Signal, SignalKind};
+use super::signal::{MalformedReason, Method, Outcome, Protocol, ResponseEnd, Signal, SignalKind};
 
 /// Unanswered pipelined requests that are kept. Clients of model servers do not pipeline at all.
 const MAX_PENDING: usize = 64;
@@ -85,13 +85,45 @@ pub(super) enum Missed {
     Somebodys,
 }
 
+/// Where another protocol begins on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// Which.
+    pub protocol: Protocol,
+    /// The exchange that asked for it. HTTP/2 answers it on its stream 1.
+    pub exchange: u32,
+    /// Position of its first byte from the client.
+    pub request_position: u64,
+    /// Position of its first byte from the server.
+    pub response_position: u64,
+}
+
+/// What is known of one direction's bytes.
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    /// That of the next byte.
+    next: Option<u64>,
+    /// When the last chunk came, if bytes behind it are missing.
+    cut_ns: Option<u64>,
+}
+
+/// Bytes of one system call, or of a part of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read<'a> {
+    pub(super) bytes: &'a [u8],
+    /// They begin the call.
+    pub(super) begins: bool,
+    /// They end it.
+    pub(super) ends: bool,
+}
+
 /// The observer of one connection.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) verdict: Verdict,
     opening: Vec<u8>,
-    request_next: Option<u64>,
-    response_next: Option<u64>,
+    received: Positions,
+    sent: Positions,
     pub(super) request: RequestState,
     pub(super) response: ResponseState,
     pub(super) pending: VecDeque<Exchange>,
@@ -107,18 +139,19 @@ pub struct Connection {
     /// The client was the first to go.
     input_ended: bool,
     ended: bool,
+    upgrade: Option<Upgrade>,
 }
 
 impl Connection {
     /// `mid_stream`: the connection is older than the attach, so its first bytes may be from inside a message.
     pub fn new(mid_stream: bool) -> Self {
-        let position = (!mid_stream).then_some(0);
+        let positions = Positions { next: (!mid_stream).then_some(0), cut_ns: None };
         let head = HeadBuffer::new(false);
         Self {
             verdict: Verdict::Undecided,
             opening: Vec::new(),
-            request_next: position,
-            response_next: position,
+            received: positions,
+            sent: positions,
             request: if mid_stream { RequestState::Resync } else { RequestState::Head(head) },
             response: if mid_stream {
                 ResponseState::Await { counted: false }
@@ -133,7 +166,13 @@ impl Connection {
             stray_ns: None,
             input_ended: false,
             ended: false,
+            upgrade: None,
         }
+    }
+
+    /// Where another protocol begins, once one does. This observer says nothing more then.
+    pub fn upgrade(&self) -> Option<Upgrade> {
+        self.upgrade
     }
 
     /// Whether the connection carries HTTP/1, as far as its bytes have shown.
@@ -149,7 +188,8 @@ impl Connection {
     }
 
     /// Takes bytes of one direction. `position`: bytes of that direction before them, as counted in the kernel;
-    /// `lost_after`: bytes behind them that no chunk carries.
+    /// `lost_after`: bytes behind them, of the same system call, that no chunk carries. A second chunk of one call has
+    /// the time of the first, so that it is not taken for the start of a read or write.
     pub fn on_bytes(
         &mut self,
         direction: Direction,
@@ -162,33 +202,40 @@ impl Connection {
         if self.is_opaque() {
             return;
         }
-        let next = match direction {
-            Direction::Request => &mut self.request_next,
-            Direction::Response => &mut self.response_next,
+        let positions = match direction {
+            Direction::Request => &mut self.received,
+            Direction::Response => &mut self.sent,
         };
-        let expected = next.unwrap_or(position);
+        let expected = positions.next.unwrap_or(position);
         let end = position.saturating_add(bytes.len() as u64);
-        *next = Some(expected.max(end.saturating_add(u64::from(lost_after))));
+        let after = end.saturating_add(u64::from(lost_after));
+        positions.next = Some(expected.max(after));
+        let begins = positions.cut_ns != Some(time_ns) || position > expected;
+        positions.cut_ns = (lost_after > 0).then_some(time_ns);
         let seen = usize::try_from(expected.saturating_sub(position)).unwrap_or(usize::MAX);
         let bytes = bytes.get(seen..).unwrap_or_default();
-        self.on_gap(direction, time_ns, position.saturating_sub(expected), out);
+        self.on_gap(direction, time_ns, position.saturating_sub(expected), false, out);
         if !bytes.is_empty() && self.opening_is_http(direction, time_ns, bytes, out) {
-            match direction {
-                Direction::Request => self.on_request(time_ns, bytes, out),
-                Direction::Response => self.on_response(time_ns, bytes, out),
+            let read = Read { bytes, begins, ends: lost_after == 0 };
+            let left = match direction {
+                Direction::Request => self.on_request(time_ns, read, out),
+                Direction::Response => self.on_response(time_ns, read, out),
+            };
+            if let Some(upgrade) = &mut self.upgrade {
+                upgrade.response_position = end.saturating_sub(left as u64);
             }
         }
-        let lost = end.saturating_add(u64::from(lost_after)).saturating_sub(expected.max(end));
-        self.on_gap(direction, time_ns, lost, out);
+        self.on_gap(direction, time_ns, after.saturating_sub(expected.max(end)), true, out);
     }
 
-    fn on_gap(&mut self, direction: Direction, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
+    /// `inside`: the bytes are of a call whose beginning was seen, and not records that never came.
+    fn on_gap(&mut self, direction: Direction, time_ns: u64, len: u64, inside: bool, out: &mut Vec<Signal>) {
         if len == 0 || self.is_opaque() {
             return;
         }
         match direction {
-            Direction::Request => self.request_gap(time_ns, len, out),
-            Direction::Response => self.response_gap(time_ns, len, out),
+            Direction::Request => self.request_gap(time_ns, len, inside, out),
+            Direction::Response => self.response_gap(time_ns, len, inside, out),
         }
     }
 
@@ -259,6 +306,17 @@ impl Connection {
         true
     }
 
+    /// Another protocol begins behind the head of the response that is being read.
+    pub(super) fn set_upgrade(&mut self, protocol: Protocol, exchange: u32) {
+        let waiting = match &self.request {
+            RequestState::Head(head) => head.bytes().len(),
+            _ => 0,
+        };
+        let request_position = self.received.next.unwrap_or(0).saturating_sub(waiting as u64);
+        // The caller of `on_response` knows how many bytes it left.
+        self.upgrade = Some(Upgrade { protocol, exchange, request_position, response_position: 0 });
+    }
+
     pub(super) fn go_opaque(&mut self) {
         self.request = RequestState::Opaque;
         self.response = ResponseState::Opaque;
@@ -280,6 +338,10 @@ impl Connection {
     ) -> u32 {
         if let Some(time_ns) = self.stray_ns.take() {
             self.start_unseen(time_ns, out);
+        }
+        if matches!(&self.response, ResponseState::Body(body) if body.is_adrift()) {
+            // The end of the response before it is in what was lost.
+            self.drop_response(Outcome::Partial, start_ns, out);
         }
         if matches!(self.response, ResponseState::Await { .. }) {
             // Its client would not ask again before the responses that were missed.

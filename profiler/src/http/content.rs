@@ -3,8 +3,9 @@
 //! In: what the head says of it, then its bytes and gaps in their order. Out: the request's facts, or the response's
 //! tokens and facts, and the signal that ends it. Framing is deliberately absent: who feeds it knows where it ends.
 
+use super::coding::{Coding, Decoder};
+use super::document::Document;
 use super::facts::Emit;
-use super::json::Scanner;
 use super::parameters::{REQUEST, RequestField};
 use super::payload::Payload;
 use super::signal::{Outcome, RequestEnd, RequestFacts, ResponseEnd, Signal, SignalKind, Streaming, Unread};
@@ -13,7 +14,7 @@ use super::signal::{Outcome, RequestEnd, RequestFacts, ResponseEnd, Signal, Sign
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContentKind {
     pub(super) media: Media,
-    pub(super) coding: Coding,
+    coding: Coding,
 }
 
 /// How to read a payload, by its media type.
@@ -31,19 +32,11 @@ pub(super) enum Media {
     Other,
 }
 
-/// How the content is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coding {
-    Identity,
-    /// One that is not read, or several.
-    Unknown,
-}
-
 impl ContentKind {
     /// Nothing to read.
     pub(crate) const NONE: Self = Self { media: Media::Opaque, coding: Coding::Identity };
 
-    /// From the values of `Content-Type` and of `Content-Encoding`.
+    /// From the values of `Content-Type` and of `Content-Encoding` (and codings of the transfer other than chunked).
     pub(crate) fn new<'v>(
         content_type: Option<&[u8]>,
         content_encoding: impl IntoIterator<Item = &'v [u8]>,
@@ -85,20 +78,11 @@ impl Media {
     }
 }
 
-impl Coding {
-    fn of<'v>(values: impl IntoIterator<Item = &'v [u8]>) -> Self {
-        let codings = values.into_iter().flat_map(|value| value.split(|byte| *byte == b','));
-        let mut codings = codings
-            .map(<[u8]>::trim_ascii)
-            .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
-        if codings.next().is_some() { Self::Unknown } else { Self::Identity }
-    }
-}
-
 /// The content of a request.
 #[derive(Debug)]
 pub(crate) struct RequestContent {
-    scanner: Option<Scanner<RequestField>>,
+    decoder: Option<Decoder>,
+    document: Option<Document<RequestField>>,
     facts: RequestFacts,
     body_bytes: u64,
     lost_bytes: u64,
@@ -109,7 +93,8 @@ impl RequestContent {
     pub(crate) fn new(kind: ContentKind) -> Self {
         let readable = !kind.is_opaque() && !matches!(kind.media, Media::Opaque | Media::NdJson | Media::Sse);
         Self {
-            scanner: readable.then(|| Scanner::new(&REQUEST)),
+            decoder: Decoder::new(kind.coding).filter(|_| readable),
+            document: readable.then(|| Document::new(&REQUEST)),
             facts: RequestFacts::default(),
             body_bytes: 0,
             lost_bytes: 0,
@@ -120,8 +105,15 @@ impl RequestContent {
     /// The next bytes.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
-        if let Some(scanner) = &mut self.scanner {
-            scanner.feed(bytes, &mut self.facts);
+        self.read(bytes);
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        let (Some(document), facts) = (&mut self.document, &mut self.facts) else { return };
+        let Some(decoder) = &mut self.decoder else { return document.feed(bytes, facts) };
+        let result = decoder.feed(bytes, &mut |content| document.feed(content, facts));
+        if let Err(reason) = result {
+            self.give_up(reason);
         }
     }
 
@@ -129,15 +121,45 @@ impl RequestContent {
     pub(crate) fn gap(&mut self, bytes: u64) {
         self.body_bytes = self.body_bytes.saturating_add(bytes);
         self.lost_bytes = self.lost_bytes.saturating_add(bytes);
-        if let Some(scanner) = &mut self.scanner {
-            scanner.stop();
+        if self.decoder.is_some() {
+            self.give_up(Unread::Gap);
+        } else if let Some(document) = &mut self.document {
+            document.gap();
+        }
+    }
+
+    fn give_up(&mut self, reason: Unread) {
+        self.unread = Some(reason);
+        self.decoder = None;
+        self.document = None;
+    }
+
+    /// Bytes in which payload and framing were not told apart. They count as lost, and as payload.
+    pub(super) fn unframed(&mut self, bytes: &[u8]) {
+        self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
+        self.lost_bytes = self.lost_bytes.saturating_add(bytes.len() as u64);
+        self.read(bytes);
+    }
+
+    /// The last `len` unframed bytes were framing.
+    pub(super) fn retract(&mut self, len: usize) {
+        self.body_bytes = self.body_bytes.saturating_sub(len as u64);
+        self.lost_bytes = self.lost_bytes.saturating_sub(len as u64);
+        if let Some(document) = &mut self.document {
+            document.retract(len);
         }
     }
 
     /// It is over. `complete`: its framing ended.
-    pub(crate) fn end(self, complete: bool) -> RequestEnd {
-        let whole = self.scanner.is_some_and(|scanner| scanner.is_done());
-        let facts = RequestFacts { whole, ..self.facts };
+    pub(crate) fn end(mut self, complete: bool) -> RequestEnd {
+        let mut whole = false;
+        if let Some(document) = self.document.as_mut().filter(|_| complete) {
+            document.end(&mut self.facts);
+            whole = document.is_whole();
+        }
+        // What was counted before a gap is no count.
+        let prompt_token_ids = self.facts.prompt_token_ids.filter(|ids| *ids > 0);
+        let facts = RequestFacts { whole, prompt_token_ids, ..self.facts };
         let (body_bytes, lost_bytes) = (self.body_bytes, self.lost_bytes);
         RequestEnd { complete, body_bytes, lost_bytes, unread: self.unread, facts }
     }
@@ -147,6 +169,7 @@ impl RequestContent {
 #[derive(Debug)]
 pub(crate) struct ResponseContent {
     exchange: u32,
+    decoder: Option<Decoder>,
     payload: Payload,
     body_bytes: u64,
     lost_bytes: u64,
@@ -160,22 +183,60 @@ impl ResponseContent {
         let unread = kind.is_opaque().then_some(Unread::Coding);
         let media = if unread.is_some() { Media::Opaque } else { kind.media };
         let payload = Payload::new(media, generation);
-        Self { exchange, payload, body_bytes: 0, lost_bytes: 0, unread }
+        let decoder = Decoder::new(kind.coding).filter(|_| payload.is_read());
+        Self { exchange, decoder, payload, body_bytes: 0, lost_bytes: 0, unread }
     }
 
     /// The next bytes. `boundary`: they start a chunk, a frame or a read, where servers start their events.
     pub(crate) fn feed(&mut self, bytes: &[u8], boundary: bool, time_ns: u64, out: &mut Vec<Signal>) {
         self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
-        self.payload.feed(bytes, boundary, &mut Emit { time_ns, exchange: self.exchange, out });
+        let mut emit = Emit { time_ns, exchange: self.exchange, out };
+        let Some(decoder) = &mut self.decoder else { return self.payload.feed(bytes, boundary, &mut emit) };
+        let payload = &mut self.payload;
+        let result = decoder.feed(bytes, &mut |content| payload.feed(content, false, &mut emit));
+        if let Err(reason) = result {
+            self.give_up(reason, &mut emit);
+        }
     }
 
     /// So many bytes were not copied.
     pub(crate) fn gap(&mut self, bytes: u64, time_ns: u64, out: &mut Vec<Signal>) {
-        if bytes > 0 {
-            self.body_bytes = self.body_bytes.saturating_add(bytes);
-            self.lost_bytes = self.lost_bytes.saturating_add(bytes);
-            self.payload.gap(&mut Emit { time_ns, exchange: self.exchange, out });
+        if bytes == 0 {
+            return;
         }
+        self.body_bytes = self.body_bytes.saturating_add(bytes);
+        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+        let mut emit = Emit { time_ns, exchange: self.exchange, out };
+        if self.decoder.is_some() {
+            self.give_up(Unread::Gap, &mut emit);
+        } else {
+            self.payload.gap(&mut emit);
+        }
+    }
+
+    fn give_up(&mut self, reason: Unread, emit: &mut Emit<'_>) {
+        self.unread = Some(reason);
+        self.decoder = None;
+        self.payload.stop(emit);
+    }
+
+    /// Bytes in which payload and framing were not told apart. They count as lost, and as payload.
+    pub(super) fn unframed(&mut self, bytes: &[u8]) {
+        self.body_bytes = self.body_bytes.saturating_add(bytes.len() as u64);
+        self.lost_bytes = self.lost_bytes.saturating_add(bytes.len() as u64);
+        self.payload.unframed(bytes);
+    }
+
+    /// The last `len` unframed bytes were framing.
+    pub(super) fn retract(&mut self, len: usize) {
+        self.body_bytes = self.body_bytes.saturating_sub(len as u64);
+        self.lost_bytes = self.lost_bytes.saturating_sub(len as u64);
+        self.payload.retract(len);
+    }
+
+    /// What comes next is framed again: it does not continue the bytes before it.
+    pub(super) fn rejoin(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
+        self.payload.gap(&mut Emit { time_ns, exchange: self.exchange, out });
     }
 
     /// The dialect's own end mark was seen.
@@ -186,7 +247,7 @@ impl ResponseContent {
     /// It is over: says the last facts and the exchange's end.
     pub(crate) fn end(self, outcome: Outcome, time_ns: u64, out: &mut Vec<Signal>) {
         let mut emit = Emit { time_ns, exchange: self.exchange, out };
-        let (events, saw_done) = self.payload.end(&mut emit);
+        let (events, saw_done) = self.payload.end(outcome == Outcome::Complete, &mut emit);
         let (body_bytes, lost_bytes, unread) = (self.body_bytes, self.lost_bytes, self.unread);
         let end = ResponseEnd { outcome, body_bytes, lost_bytes, unread, events, saw_done };
         emit.push(SignalKind::ResponseEnd(end));

@@ -29,7 +29,7 @@ impl Emit<'_> {
 }
 
 /// Gathers what the documents of one response say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ResponseFacts {
     /// Deltas count as tokens: it is a stream, and no replay of one.
     pub(super) tokens: bool,
@@ -43,7 +43,7 @@ pub(super) struct ResponseFacts {
 }
 
 /// What the current document said so far. Its buffers are reused.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Event {
     id: Option<String>,
     model: Option<String>,
@@ -63,7 +63,7 @@ struct Event {
     facts: Vec<Fact>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Choice {
     index: Option<u32>,
     delta: bool,

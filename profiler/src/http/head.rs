@@ -128,10 +128,14 @@ pub(super) struct ParsedRequest {
     pub(super) head: RequestHead,
     pub(super) framing: Framing,
     pub(super) content: ContentKind,
+    /// Other requests may follow on the connection.
+    pub(super) persistent: bool,
 }
 
 /// Parses a complete request head.
 pub(super) fn parse_request(bytes: &[u8]) -> Result<ParsedRequest, MalformedReason> {
+    let unfolded = unfold(bytes);
+    let bytes = unfolded.as_deref().unwrap_or(bytes);
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -154,14 +158,16 @@ pub(super) fn parse_request(bytes: &[u8]) -> Result<ParsedRequest, MalformedReas
         method: Method::from_token(method),
         version: if version == 0 { HttpVersion::Http10 } else { HttpVersion::Http11 },
         path: text(path(target).as_bytes(), MAX_PATH).unwrap_or_default(),
-        host: headers.text("host"),
+        // A target with an authority voids `Host` (RFC 9112, section 3.2.2).
+        host: authority(target).map_or_else(|| headers.text("host"), |host| text(host.as_bytes(), MAX_TEXT)),
         user_agent: headers.text("user-agent"),
         tracestate: traceparent.and_then(|_| headers.tracestate()),
         traceparent,
         request_id: headers.text("x-request-id"),
         content_length,
     };
-    Ok(ParsedRequest { head, framing, content: headers.content() })
+    let persistent = headers.persistent(version);
+    Ok(ParsedRequest { head, framing, content: headers.content(), persistent })
 }
 
 /// What a response's head says, and its body's framing were it to have one.
@@ -175,6 +181,8 @@ pub(super) struct ParsedResponse {
 
 /// Parses a complete response head.
 pub(super) fn parse_response(bytes: &[u8]) -> Result<ParsedResponse, MalformedReason> {
+    let unfolded = unfold(bytes);
+    let bytes = unfolded.as_deref().unwrap_or(bytes);
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes) {
@@ -247,18 +255,31 @@ impl<'h> Headers<'h> {
         Ok(length)
     }
 
+    fn transfer_codings(&self) -> impl Iterator<Item = &'h [u8]> {
+        let codings = self.all("transfer-encoding").flat_map(|value| value.split(|byte| *byte == b','));
+        codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty())
+    }
+
+    /// Chunked comes last, and once (RFC 9112, section 6.1).
     fn transfer_encoding(&self) -> Coding {
-        match self.all("transfer-encoding").last() {
+        let chunked = self.transfer_codings().filter(|coding| is_chunked(coding)).count();
+        match self.transfer_codings().last() {
             None => Coding::None,
-            Some(value) => match value.split(|byte| *byte == b',').next_back() {
-                Some(coding) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
-                _ => Coding::Unknown,
-            },
+            Some(last) if is_chunked(last) && chunked == 1 => Coding::Chunked,
+            Some(_) => Coding::Unknown,
         }
     }
 
     fn content(&self) -> ContentKind {
-        ContentKind::new(self.get("content-type"), self.all("content-encoding"))
+        let transfer = self.transfer_codings().filter(|coding| !is_chunked(coding));
+        ContentKind::new(self.get("content-type"), self.all("content-encoding").chain(transfer))
+    }
+
+    /// RFC 9112, section 9.3.
+    fn persistent(&self, version: u8) -> bool {
+        let options = || self.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
+        let says = |name: &[u8]| options().any(|option| option.trim_ascii().eq_ignore_ascii_case(name));
+        !says(b"close") && (version > 0 || says(b"keep-alive"))
     }
 
     fn upgrade(&self) -> Protocol {
@@ -268,6 +289,33 @@ impl<'h> Headers<'h> {
             _ => Protocol::Other,
         }
     }
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"chunked")
+}
+
+/// The head with each folded line made one by spaces, where it has any (RFC 9112, section 5.2; h11 and Go's net/http
+/// take them). The first header cannot be a continuation, and stays what it is.
+fn unfold(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut unfolded: Option<Vec<u8>> = None;
+    let start = memchr::memchr(b'\n', bytes)? + 1;
+    for at in memchr::memchr_iter(b'\n', bytes.get(start..)?).map(|at| start + at) {
+        if !matches!(bytes.get(at + 1), Some(b' ' | b'\t')) {
+            continue;
+        }
+        let unfolded = unfolded.get_or_insert_with(|| bytes.to_vec());
+        let end = if bytes.get(at - 1) == Some(&b'\r') { at - 1 } else { at };
+        unfolded.get_mut(end..=at).into_iter().flatten().for_each(|byte| *byte = b' ');
+    }
+    unfolded
+}
+
+/// The host and port of a target in absolute form. Names and passwords before them are not kept.
+fn authority(target: &str) -> Option<&str> {
+    let (_, rest) = target.split_once("://").filter(|_| !target.starts_with('/'))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    authority.rsplit('@').next()
 }
 
 /// The path of a target in origin or absolute form.
@@ -318,10 +366,51 @@ mod tests {
                 Some(Framing::Chunked(Chunk::START)),
             ),
             ("Transfer-Encoding: gzip\r\n", None),
+            ("Transfer-Encoding: chunked, gzip\r\n", None),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", None),
+            ("Transfer-Encoding: ,chunked,\r\n", Some(Framing::Chunked(Chunk::START))),
         ] {
             let head = format!("POST / HTTP/1.1\r\n{headers}\r\n");
             let framing = parse_request(head.as_bytes()).map(|parsed| parsed.framing);
             assert_eq!(framing.ok(), expected, "{headers}");
+        }
+    }
+
+    #[test]
+    fn folded_lines_are_one() {
+        let head = "GET / HTTP/1.1\r\nX-Request-Id: a\r\n\t b\n c\r\nHost:\r\n h\r\n\r\n";
+        let parsed = parse_request(head.as_bytes()).unwrap();
+        assert_eq!(parsed.head.request_id.as_deref(), Some("a  \t b  c"));
+        assert_eq!(parsed.head.host.as_deref(), Some("h"));
+        assert!(parse_request(b"GET / HTTP/1.1\r\n folded\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn the_targets_authority_is_the_host() {
+        for (target, host) in [
+            ("/a", "h"),
+            ("http://x:8000/a?b", "x:8000"),
+            ("HTTP://x?b", "x"),
+            ("http://user:pass@x/a@b", "x"),
+            ("/a?u=http://y/", "h"),
+        ] {
+            let parsed =
+                parse_request(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
+            assert_eq!(parsed.head.host.as_deref(), Some(host), "{target}");
+        }
+    }
+
+    #[test]
+    fn says_whether_others_may_follow() {
+        for (version, headers, persistent) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: upgrade, Close\r\n", false),
+            ("1.1", "Connection: a\r\nConnection: close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+        ] {
+            let head = format!("GET / HTTP/{version}\r\n{headers}\r\n");
+            assert_eq!(parse_request(head.as_bytes()).unwrap().persistent, persistent, "{head}");
         }
     }
 

@@ -124,6 +124,12 @@ impl<F: Copy> Scanner<F> {
         self.state = State::Dead;
     }
 
+    /// Inside a document that is one object.
+    pub(super) fn is_in_object(&self) -> bool {
+        let open = !matches!(self.state, State::Done | State::Dead);
+        open && self.stack.first().is_some_and(|frame| !frame.array)
+    }
+
     /// The document was seen to its end.
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done

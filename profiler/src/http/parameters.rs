@@ -99,7 +99,8 @@ impl RequestFacts {
     fn prompt(&mut self, field: RequestField, value: Value<'_>) {
         match (field, value) {
             (RequestField::PromptItem, Value::Number(_)) => {
-                self.prompt_token_ids = Some(self.prompt_token_ids.unwrap_or(0).saturating_add(1));
+                // How many is known at the list's end.
+                self.prompt_token_ids = Some(0);
                 self.prompt_count = Some(1);
             }
             (RequestField::PromptItem, Value::Begin) | (RequestField::Prompt, Value::Filled(_)) => {
@@ -107,6 +108,7 @@ impl RequestFacts {
             }
             (RequestField::Prompt, Value::Items(items)) => {
                 self.prompt_count = self.prompt_count.or(Some(items));
+                self.prompt_token_ids = self.prompt_token_ids.map(|_| items);
             }
             _ => {}
         }

@@ -1,11 +1,11 @@
 //! A response's payload: picks the reader for its content and hands it the bytes.
 //!
-//! In: payload slices and gaps in the order of the body. Out: tokens and facts. Compressed payload is not read.
+//! In: payload slices and gaps in the order of the body. Out: tokens and facts.
 
 use super::content::Media;
 use super::dialects::{RESPONSE, ResponseField};
+use super::document::Document;
 use super::facts::{Emit, ResponseFacts};
-use super::json::Scanner;
 use super::ndjson::NdJson;
 use super::sse::Sse;
 
@@ -21,7 +21,7 @@ enum Reader {
     Skip,
     /// Waits for the first byte to tell what it is.
     Sniff,
-    Document(Scanner<ResponseField>),
+    Document(Document<ResponseField>),
     Sse(Sse),
     NdJson(NdJson),
 }
@@ -31,7 +31,7 @@ impl Reader {
         match media {
             Media::Opaque | Media::Other => Self::Skip,
             Media::Unknown => Self::Sniff,
-            Media::Json => Self::Document(Scanner::new(&RESPONSE)),
+            Media::Json => Self::Document(Document::new(&RESPONSE)),
             Media::Sse => Self::Sse(Sse::new()),
             Media::NdJson => Self::NdJson(NdJson::new()),
         }
@@ -52,7 +52,7 @@ impl Payload {
         }
         match &mut self.reader {
             Reader::Skip | Reader::Sniff => {}
-            Reader::Document(scanner) => scanner.feed(bytes, &mut self.facts),
+            Reader::Document(document) => document.feed(bytes, &mut self.facts),
             Reader::Sse(sse) => sse.feed(bytes, boundary, &mut self.facts, emit),
             Reader::NdJson(lines) => lines.feed(bytes, boundary, &mut self.facts, emit),
         }
@@ -75,20 +75,53 @@ impl Payload {
         match &mut self.reader {
             Reader::Skip => {}
             Reader::Sniff => self.reader = Reader::Skip,
-            Reader::Document(scanner) => scanner.stop(),
+            Reader::Document(document) => document.gap(),
             Reader::Sse(sse) => sse.gap(&mut self.facts, emit),
             Reader::NdJson(lines) => lines.gap(&mut self.facts, emit),
         }
+    }
+
+    /// Nothing more of it will be read. What was said before holds.
+    pub(super) fn stop(&mut self, emit: &mut Emit<'_>) {
+        self.gap(emit);
+        if let Reader::Document(document) = &mut self.reader {
+            document.stop();
+        } else {
+            self.reader = Reader::Skip;
+        }
+    }
+
+    /// Bytes that may hold framing. Only a document's end can make something of them.
+    pub(super) fn unframed(&mut self, bytes: &[u8]) {
+        if let Reader::Document(document) = &mut self.reader {
+            document.feed(bytes, &mut self.facts);
+        }
+    }
+
+    /// The last `len` of them were framing.
+    pub(super) fn retract(&mut self, len: usize) {
+        if let Reader::Document(document) = &mut self.reader {
+            document.retract(len);
+        }
+    }
+
+    /// Whether its bytes say anything at all.
+    pub(super) fn is_read(&self) -> bool {
+        !matches!(self.reader, Reader::Skip)
     }
 
     pub(super) fn saw_done(&self) -> bool {
         self.facts.saw_done
     }
 
-    /// The payload is over. Gives back the number of events, and whether the end mark was seen.
-    pub(super) fn end(mut self, emit: &mut Emit<'_>) -> (u32, bool) {
+    /// The payload is over. `complete`: its framing ended. Gives back the number of events, and whether the end mark
+    /// was seen.
+    pub(super) fn end(mut self, complete: bool, emit: &mut Emit<'_>) -> (u32, bool) {
         match &mut self.reader {
-            Reader::Document(_) => {
+            Reader::Document(document) => {
+                if complete {
+                    document.end(&mut self.facts);
+                }
                 self.facts.commit(emit);
                 return (0, self.facts.saw_done);
             }

@@ -3,7 +3,7 @@
 //! In: bytes and gaps that the server read. Out: the start, head and end of each request, with its facts.
 
 use super::body::{Framing, Gap, Piece};
-use super::connection::{Connection, Verdict};
+use super::connection::{Connection, Read, Verdict};
 use super::content::{ContentKind, RequestContent};
 use super::head::{HeadBuffer, Progress, begins_request, parse_request};
 use super::response::ResponseState;
@@ -29,6 +29,10 @@ pub(super) struct RequestBody {
     exchange: u32,
     framing: Framing,
     content: RequestContent,
+    /// Its chunks were lost and found: what breaks their rules now was none.
+    found: bool,
+    /// Its client sends no other request.
+    last: bool,
 }
 
 impl RequestBody {
@@ -39,26 +43,51 @@ impl RequestBody {
 }
 
 impl Connection {
-    pub(super) fn on_request(&mut self, time_ns: u64, mut bytes: &[u8], out: &mut Vec<Signal>) {
-        let begins = begins_request(bytes);
-        // A request line never stands inside a head, so it voids one that was only supposed.
-        let tentative = match &self.request {
-            RequestState::Resync => begins != Some(false),
-            RequestState::Head(head) => head.tentative && begins == Some(true),
-            _ => false,
-        };
-        if tentative {
-            self.request = RequestState::Head(HeadBuffer::new(true));
+    /// Gives back how many bytes were left, of what is no request.
+    pub(super) fn on_request(&mut self, time_ns: u64, read: Read<'_>, out: &mut Vec<Signal>) -> usize {
+        let mut bytes = read.bytes;
+        if read.begins {
+            self.look_for_request(time_ns, bytes, out);
         }
         let first = self.pending.len();
         while !bytes.is_empty() {
             bytes = match &self.request {
                 RequestState::Head(_) => self.request_head(time_ns, bytes, out),
                 RequestState::Body(_) => self.request_body(time_ns, bytes, out),
-                RequestState::Resync | RequestState::Opaque => return,
+                RequestState::Resync | RequestState::Opaque => break,
             };
         }
         self.pipelined |= self.pending.len() > first + 1;
+        if read.ends
+            && let RequestState::Body(body) = &mut self.request
+            && let Some(framing) = body.framing.ended()
+        {
+            body.content.retract(framing);
+            self.end_request_body(true, RequestState::Resync, time_ns, out);
+        }
+        bytes.len()
+    }
+
+    /// At a read's start, where the bytes before it do not tell what stands there.
+    fn look_for_request(&mut self, time_ns: u64, bytes: &[u8], out: &mut Vec<Signal>) {
+        let begins = begins_request(bytes);
+        // A request line never stands inside a head, so it voids one that was only supposed.
+        let tentative = match &mut self.request {
+            RequestState::Resync => begins != Some(false),
+            RequestState::Head(head) => head.tentative && begins == Some(true),
+            RequestState::Body(body) if body.framing.is_adrift() => {
+                if begins != Some(true) && body.framing.find(bytes) {
+                    body.found = true;
+                    body.content.gap(0);
+                }
+                begins == Some(true)
+            }
+            _ => false,
+        };
+        if tentative {
+            self.end_request_body(false, RequestState::Resync, time_ns, out);
+            self.request = RequestState::Head(HeadBuffer::new(true));
+        }
     }
 
     fn request_head<'a>(&mut self, time_ns: u64, bytes: &'a [u8], out: &mut Vec<Signal>) -> &'a [u8] {
@@ -105,6 +134,8 @@ impl Connection {
             exchange,
             framing: parsed.framing,
             content: RequestContent::new(parsed.content),
+            found: false,
+            last: !parsed.persistent,
         }));
         // A request without a body ends here.
         self.request_body(time_ns, &[], out);
@@ -153,9 +184,16 @@ impl Connection {
             match body.framing.next(&mut bytes) {
                 Piece::More => return bytes,
                 Piece::Data { bytes, .. } => body.content.feed(bytes),
+                Piece::Unframed(bytes) => body.content.unframed(bytes),
                 Piece::End => {
-                    self.end_request_body(true, RequestState::Head(HeadBuffer::new(false)), time_ns, out);
+                    let head = RequestState::Head(HeadBuffer::new(false));
+                    let next = if body.last { RequestState::Opaque } else { head };
+                    self.end_request_body(true, next, time_ns, out);
                     return bytes;
+                }
+                Piece::Bad(_) if body.found => {
+                    self.end_request_body(false, RequestState::Resync, time_ns, out);
+                    return &[];
                 }
                 Piece::Bad(reason) => {
                     let exchange = body.exchange;
@@ -177,7 +215,7 @@ impl Connection {
     }
 
     /// Bytes of the request direction are missing.
-    pub(super) fn request_gap(&mut self, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
+    pub(super) fn request_gap(&mut self, time_ns: u64, len: u64, inside: bool, out: &mut Vec<Signal>) {
         let RequestState::Body(body) = &mut self.request else {
             self.request_gap = true;
             self.end_request(time_ns, out);
@@ -196,7 +234,12 @@ impl Connection {
                 self.request_gap = true;
                 self.end_request_body(true, RequestState::Resync, time_ns, out);
             }
-            Gap::Lost => {
+            // Inside one read the client has not begun another request, unless it does not wait for answers.
+            Gap::Adrift(lost) if inside && !self.pipelined => {
+                self.request_gap = true;
+                body.content.gap(lost);
+            }
+            Gap::Adrift(_) | Gap::Lost => {
                 self.request_gap = true;
                 self.end_request_body(false, RequestState::Resync, time_ns, out);
             }

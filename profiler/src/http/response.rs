@@ -4,7 +4,7 @@
 //! to requests in their order.
 
 use super::body::{Framing, Gap, Piece};
-use super::connection::{Connection, End, Exchange, Missed, Verdict};
+use super::connection::{Connection, End, Exchange, Missed, Read, Verdict};
 use super::content::{ContentKind, ResponseContent};
 use super::facts::Emit;
 use super::head::{HeadBuffer, ParsedResponse, Progress, begins_response, parse_response};
@@ -31,11 +31,17 @@ pub(super) struct ResponseBody {
     framing: Framing,
     content: ResponseContent,
     streaming: Streaming,
-    /// The next byte is the first of its read.
+    /// The next byte is the first of its write.
     boundary: bool,
+    /// Its chunks were lost and found: what breaks their rules now was none.
+    found: bool,
 }
 
 impl ResponseBody {
+    pub(super) fn is_adrift(&self) -> bool {
+        self.framing.is_adrift()
+    }
+
     fn feed(&mut self, bytes: &[u8], fresh: bool, time_ns: u64, out: &mut Vec<Signal>) {
         let read = std::mem::take(&mut self.boundary);
         let boundary = if matches!(self.framing, Framing::Chunked(_)) { fresh } else { read };
@@ -49,22 +55,51 @@ impl ResponseBody {
 }
 
 impl Connection {
-    pub(super) fn on_response(&mut self, time_ns: u64, mut bytes: &[u8], out: &mut Vec<Signal>) {
-        if let ResponseState::Await { counted } = self.response {
-            if begins_response(bytes) == Some(false) {
-                return self.stray_response(counted, time_ns, bytes, out);
-            }
-            self.response = ResponseState::Head(HeadBuffer::new(true));
+    /// Gives back how many bytes were left, of what is no response.
+    pub(super) fn on_response(&mut self, time_ns: u64, read: Read<'_>, out: &mut Vec<Signal>) -> usize {
+        let mut bytes = read.bytes;
+        if read.begins {
+            self.look_for_response(time_ns, bytes, out);
         }
-        if let ResponseState::Body(body) = &mut self.response {
-            body.boundary = true;
+        if let ResponseState::Await { counted } = self.response {
+            self.stray_response(counted, time_ns, bytes, out);
+            return bytes.len();
         }
         while !bytes.is_empty() {
             bytes = match &self.response {
                 ResponseState::Head(_) => self.response_head(time_ns, bytes, out),
                 ResponseState::Body(_) => self.response_body(time_ns, bytes, out),
-                ResponseState::Await { .. } | ResponseState::Opaque => return,
+                ResponseState::Await { .. } | ResponseState::Opaque => break,
             };
+        }
+        if read.ends
+            && let ResponseState::Body(body) = &mut self.response
+            && let Some(framing) = body.framing.ended()
+        {
+            body.content.retract(framing);
+            self.finish_response(Outcome::Complete, ResponseState::Await { counted: true }, time_ns, out);
+        }
+        bytes.len()
+    }
+
+    /// At a write's start, where the bytes before it do not tell what stands there.
+    fn look_for_response(&mut self, time_ns: u64, bytes: &[u8], out: &mut Vec<Signal>) {
+        match &mut self.response {
+            ResponseState::Await { .. } if begins_response(bytes) != Some(false) => {
+                self.response = ResponseState::Head(HeadBuffer::new(true));
+            }
+            ResponseState::Body(body) if body.is_adrift() && begins_response(bytes) == Some(true) => {
+                self.lose_response(time_ns, out);
+                self.response = ResponseState::Head(HeadBuffer::new(true));
+            }
+            ResponseState::Body(body) => {
+                body.boundary = true;
+                if body.framing.find(bytes) {
+                    body.found = true;
+                    body.content.rejoin(time_ns, out);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -143,6 +178,7 @@ impl Connection {
         self.response = ResponseState::Body(Box::new(response_body(exchange, parsed)));
         if status == 101 || tunnel {
             emit.push(SignalKind::Upgraded(upgrade));
+            self.set_upgrade(upgrade, exchange.number);
             return self.end_upgraded(time_ns, out);
         }
         // A response without a body ends here.
@@ -194,10 +230,15 @@ impl Connection {
             match body.framing.next(&mut bytes) {
                 Piece::More => return bytes,
                 Piece::Data { bytes, fresh } => body.feed(bytes, fresh, time_ns, out),
+                Piece::Unframed(bytes) => body.content.unframed(bytes),
                 Piece::End => {
                     let next = ResponseState::Head(HeadBuffer::new(false));
                     self.finish_response(Outcome::Complete, next, time_ns, out);
                     return bytes;
+                }
+                Piece::Bad(_) if body.found => {
+                    self.lose_response(time_ns, out);
+                    return &[];
                 }
                 Piece::Bad(reason) => {
                     self.bad_response(reason, time_ns, out);
@@ -234,7 +275,7 @@ impl Connection {
     }
 
     /// Bytes of the response direction are missing.
-    pub(super) fn response_gap(&mut self, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
+    pub(super) fn response_gap(&mut self, time_ns: u64, len: u64, inside: bool, out: &mut Vec<Signal>) {
         let gap = match &mut self.response {
             ResponseState::Opaque => return,
             ResponseState::Await { .. } => {
@@ -251,8 +292,15 @@ impl Connection {
             ResponseState::Head(_) => Gap::Lost,
             ResponseState::Body(body) => body.framing.gap(len),
         };
-        if let (ResponseState::Body(body), Gap::Inside(payload) | Gap::Ended { payload, .. }) =
-            (&mut self.response, gap)
+        // Inside one write no other response begins, unless another request waits.
+        let gap = match gap {
+            Gap::Adrift(_) if !inside || self.pending.len() > 1 => Gap::Lost,
+            other => other,
+        };
+        if let (
+            ResponseState::Body(body),
+            Gap::Inside(payload) | Gap::Ended { payload, .. } | Gap::Adrift(payload),
+        ) = (&mut self.response, gap)
         {
             body.content.gap(payload, time_ns, out);
         }
@@ -260,6 +308,7 @@ impl Connection {
             Gap::Inside(_) => {
                 self.response_body(time_ns, &[], out);
             }
+            Gap::Adrift(_) => {}
             Gap::Ended { beyond, .. } => {
                 self.finish_response(Outcome::Complete, ResponseState::Opaque, time_ns, out);
                 if beyond > 0 {
@@ -300,6 +349,7 @@ impl Connection {
     pub(super) fn end_response(&mut self, end: End, orderly: bool, time_ns: u64, out: &mut Vec<Signal>) {
         let outcome = match &self.response {
             ResponseState::Body(body) if orderly && body.ends_at(end) => Outcome::Complete,
+            ResponseState::Body(body) if body.is_adrift() => Outcome::Partial,
             _ if end == End::Detached => Outcome::Partial,
             _ => Outcome::Truncated(end),
         };
@@ -334,5 +384,6 @@ fn response_body(exchange: Exchange, parsed: ParsedResponse) -> ResponseBody {
         content: ResponseContent::new(exchange.number, content, generation),
         streaming: parsed.head.streaming,
         boundary: false,
+        found: false,
     }
 }

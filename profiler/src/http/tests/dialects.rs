@@ -28,7 +28,7 @@ fn finish(choice: u32, reason: &str) -> Fact {
 const ROLE: &str = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
 
 #[test]
-fn case_18_roles_and_pings_are_no_tokens() {
+fn edge_18_roles_and_pings_are_no_tokens() {
     let payload = [data(ROLE), ": ping\n\n".into(), ":\n\n".into(), chat("a"), data("[DONE]")].concat();
     check_tokens(&payload, &[(0, 2)]);
     assert!(last_end(&stream(&payload)).saw_done);
@@ -38,7 +38,7 @@ fn case_18_roles_and_pings_are_no_tokens() {
 }
 
 #[test]
-fn case_19_every_form_of_an_event() {
+fn edge_19_every_form_of_an_event() {
     let event = r#"{"choices":[{"index":0,"delta":{"content":"é"}}]}"#;
     for (payload, count) in [
         (format!("data: {event}\n\ndata: {event}\n\n"), 2),
@@ -65,7 +65,7 @@ fn case_19_every_form_of_an_event() {
 }
 
 #[test]
-fn case_20_events_are_not_tokens() {
+fn edge_20_events_are_not_tokens() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":1}}}"#;
     let payload =
         [data(ROLE), chat(""), chat("several tokens at once"), data(usage), data("[DONE]")].concat();
@@ -104,7 +104,7 @@ fn case_20_events_are_not_tokens() {
 }
 
 #[test]
-fn case_21_choices_are_told_apart() {
+fn edge_21_choices_are_told_apart() {
     let choice = |index: u32, text: &str| {
         data(&format!(
             r#"{{"choices":[{{"text":"{text}","index":{index},"logprobs":{{"tokens":["a"]}},"finish_reason":null}}]}}"#
@@ -121,7 +121,7 @@ fn case_21_choices_are_told_apart() {
 }
 
 #[test]
-fn case_21_list_prompts_and_parameters() {
+fn edge_21_list_prompts_and_parameters() {
     let facts = request_facts(
         r#"{"model":"org/m","stream":true,"max_tokens":16,"n":2,"temperature":0.5,"top_p":0.9,"top_k":-1,"echo":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi","model":"not this"},{"role":"user","content":[{"n":9}]}],"tools":[{}]}"#,
     );
@@ -159,7 +159,7 @@ fn case_21_list_prompts_and_parameters() {
 }
 
 #[test]
-fn case_22_errors_after_200() {
+fn edge_22_errors_after_200() {
     for (payload, kind, code, done) in [
         (
             data(r#"{"error":{"message":"m","type":"BadRequestError","code":400}}"#) + &data("[DONE]"),
@@ -204,7 +204,7 @@ fn case_22_errors_after_200() {
 }
 
 #[test]
-fn case_23_documents() {
+fn edge_23_documents() {
     let chat = r#"{"id":"chatcmpl-1","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"text"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7},"timings":{"cache_n":1,"prompt_n":4,"predicted_n":2,"prompt_ms":1.5}}"#;
     let usage = Usage { input: Some(5), output: Some(2), ..Usage::default() };
     let expected = [
@@ -235,7 +235,7 @@ fn case_23_documents() {
 }
 
 #[test]
-fn case_23_anthropic_events() {
+fn edge_23_anthropic_events() {
     let payload = [
         "event: message_start\n", &data(r#"{"type":"message_start","message":{"id":"msg_1","model":"c","content":[],"usage":{"input_tokens":3,"cache_read_input_tokens":2,"output_tokens":1}}}"#),
         "event: content_block_start\n", &data(r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#),
@@ -261,7 +261,7 @@ fn case_23_anthropic_events() {
 }
 
 #[test]
-fn case_23_responses_events() {
+fn edge_23_responses_events() {
     let payload = [
         data(r#"{"type":"response.created","response":{"id":"resp_1","model":"m","error":null,"usage":null}}"#),
         data(r#"{"type":"response.output_item.added","item":{"content":[]}}"#),
@@ -278,7 +278,7 @@ fn case_23_responses_events() {
 }
 
 #[test]
-fn case_23_other_dialects() {
+fn edge_23_other_dialects() {
     // TGI, without a space.
     let payload = "data:{\"index\":1,\"token\":{\"id\":5,\"text\":\"a\",\"special\":false},\"generated_text\":null}\n\ndata:{\"index\":2,\"token\":{\"id\":6,\"text\":\"b\"},\"generated_text\":\"ab\",\"details\":{\"finish_reason\":\"eos_token\",\"generated_tokens\":2}}\n\n";
     let signals = stream(payload);
@@ -305,7 +305,7 @@ fn case_23_other_dialects() {
 }
 
 #[test]
-fn case_23_ollama_lines() {
+fn edge_23_ollama_lines() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     let lines = "{\"model\":\"m\",\"response\":\"Hi\",\"done\":false}\n{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"x\"},\"done\":false}\n{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"thinking\":\"y\"},\"done\":false}\n\n{\"model\":\"m\",\"response\":\"\",\"done\":true,\"done_reason\":\"stop\",\"total_duration\":9007199254740990,\"prompt_eval_count\":26,\"eval_count\":2}";
     for size in [1, 5, lines.len()] {
@@ -329,7 +329,7 @@ fn case_23_ollama_lines() {
 }
 
 #[test]
-fn case_24_a_replayed_stream_is_no_generation() {
+fn edge_24_a_replayed_stream_is_no_generation() {
     let get = "GET /v1/stream HTTP/1.1\r\nHost: h\r\n\r\n";
     let payload = [chat("a"), chat("b"), data("[DONE]")].concat();
     let signals = run(false, &[req(get), resp(STREAM), resp(chunk(&payload)), resp("0\r\n\r\n")]);

@@ -5,7 +5,7 @@ use super::*;
 const GET: &str = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n";
 
 #[test]
-fn case_07_attach_between_exchanges() {
+fn edge_07_attach_between_exchanges() {
     let lines =
         ["0@1 start", "0@1 GET /health", "0@1 asked 0", "0@2 answer", "0@2 200 None", "0@2 Complete 2"];
     check_on(true, &[req(GET), resp(json("{}"))], &lines);
@@ -17,7 +17,7 @@ fn case_07_attach_between_exchanges() {
 }
 
 #[test]
-fn case_07_attach_inside_a_request() {
+fn edge_07_attach_inside_a_request() {
     // The rest of a body, even one that looks like a request at first, is no request.
     for rest in ["\"}]}", "POST is my word", "GET /x HTTP/9.9\r\n\r\n", "GET it\nGET /x HTTP/1.1\r\n\r\n"] {
         check_on(
@@ -40,7 +40,7 @@ fn case_07_attach_inside_a_request() {
 }
 
 #[test]
-fn case_07_attach_inside_a_stream() {
+fn edge_07_attach_inside_a_stream() {
     let rest = chunk(&chat("a"));
     check_on(
         true,
@@ -73,7 +73,7 @@ fn case_07_attach_inside_a_stream() {
 }
 
 #[test]
-fn case_13_gap_inside_a_length() {
+fn edge_13_gap_inside_a_length() {
     let request = post("/", &format!(r#"{{"model":"m","prompt":"{}"}}"#, "x".repeat(1000)));
     let (seen, lost) = request.split_at(120);
     let lost = lost.len() as u32;
@@ -106,7 +106,7 @@ fn case_13_gap_inside_a_length() {
 }
 
 #[test]
-fn case_13_gap_inside_a_chunk_keeps_the_framing() {
+fn edge_13_gap_inside_a_chunk_keeps_the_framing() {
     let event = chat("hello");
     let size = event.len() as u64;
     let framed = chunk(&event);
@@ -141,7 +141,7 @@ fn case_13_gap_inside_a_chunk_keeps_the_framing() {
 }
 
 #[test]
-fn case_13_gap_over_an_unknown_part_of_a_stream() {
+fn edge_13_gap_over_an_unknown_part_of_a_stream() {
     let framed = chunk(&chat("a"));
     let size = chat("a").len();
     let partial = format!("0@5 Partial {size} events=1");
@@ -176,7 +176,7 @@ fn case_13_gap_over_an_unknown_part_of_a_stream() {
 }
 
 #[test]
-fn case_13_whole_messages_lost() {
+fn edge_13_whole_messages_lost() {
     let first = ["0@1 start", "0@1 GET /health", "0@1 asked 0"];
     let with = |more: &[&'static str]| first.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>();
     // A response.
@@ -326,7 +326,7 @@ fn case_13_whole_messages_lost() {
 }
 
 #[test]
-fn case_13_gap_in_lines_and_documents() {
+fn edge_13_gap_in_lines_and_documents() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     let line = chunk("{\"model\":\"m\",\"response\":\"a\",\"done\":false}\n");
     let signals = run(

@@ -1,7 +1,33 @@
 //! Whole exchanges through [`Connection`]: a script of chunks in, lines of signals out.
 //!
-//! The numbers in test names are those of the project's list of capture edge cases.
+//! The numbers in test names (`edge_NN_`) are those of the project's list of capture edge cases. Which file covers
+//! which part of it, byte by byte (the kernel's parts are tests on sockets):
+//!
+//! | edge case | tests |
+//! |---|---|
+//! | 1 head at every byte, pipelining | `framing` |
+//! | 2 keep-alive, ends at a read's edge | `framing` |
+//! | 3 chunks over writes, extensions, trailers | `framing`; sizes and ends in `body` |
+//! | 4 bytes that come twice | `framing` |
+//! | 7 attach inside an exchange | `loss` |
+//! | 9 client or server leaves, half-close | `framing` |
+//! | 10 interim responses, no body, early answers, upgrades | `framing` |
+//! | 11 large bodies and heads, sizes around powers of two | `framing`, `capture`; members behind a hole in `document` |
+//! | 12 codings, close-delimited, no content type | `framing`, `coding` |
+//! | 13 records lost, calls cut | `loss`, `capture` |
+//! | 18 roles and pings | `dialects` |
+//! | 19 forms and splits of events | `dialects` |
+//! | 20 events that are not one token | `dialects` |
+//! | 21 choices, prompts, parameters | `dialects` |
+//! | 22 errors after 200, no end mark, ids that collide | `dialects` |
+//! | 23 documents, other dialects | `dialects` |
+//! | 24 replayed streams | `dialects` |
+//!
+//! `properties` is what holds for every input, `speed` what reading costs. Reference parsers are asked in
+//! `profiler/tests/http_oracle`.
 
+mod capture;
+mod coding;
 mod dialects;
 mod framing;
 mod loss;
@@ -23,6 +49,8 @@ enum Do {
     /// Records that never arrive.
     ReqGone(u64),
     RespGone(u64),
+    /// One system call of which the first and the last so many bytes are copied.
+    Cut(Direction, Vec<u8>, usize, usize),
     End(End),
 }
 
@@ -81,6 +109,18 @@ impl Driver {
         *position += bytes.len() as u64 + u64::from(lost);
     }
 
+    fn cut(&mut self, direction: Direction, bytes: &[u8], head: usize, tail: usize) {
+        if bytes.len() <= head + tail {
+            return self.bytes(direction, bytes, 0);
+        }
+        let (first, rest) = bytes.split_at(head);
+        let (lost, last) = rest.split_at(rest.len() - tail);
+        self.bytes(direction, first, lost.len() as u32);
+        if tail > 0 {
+            self.bytes(direction, last, 0);
+        }
+    }
+
     fn step(&mut self, step: &Do) {
         self.step += 1;
         match step {
@@ -90,6 +130,7 @@ impl Driver {
             Do::RespLost(bytes, lost) => self.bytes(Direction::Response, bytes, *lost),
             Do::ReqGone(len) => self.position[0] += len,
             Do::RespGone(len) => self.position[1] += len,
+            Do::Cut(direction, bytes, head, tail) => self.cut(*direction, bytes, *head, *tail),
             Do::End(end) => self.connection.on_end(*end, self.step, &mut self.out),
         }
     }
@@ -184,11 +225,14 @@ fn last_end(signals: &[Signal]) -> ResponseEnd {
     signals.iter().rev().find_map(end).unwrap()
 }
 
-fn request_facts(body: &str) -> RequestFacts {
-    let signals = run(false, &[req(post("/", body))]);
-    let facts = |signal: &Signal| match &signal.kind {
-        SignalKind::RequestEnd(end) => Some(end.facts.clone()),
+fn request_end(signals: &[Signal]) -> RequestEnd {
+    let end = |signal: &Signal| match &signal.kind {
+        SignalKind::RequestEnd(end) => Some((**end).clone()),
         _ => None,
     };
-    signals.iter().find_map(facts).unwrap()
+    signals.iter().find_map(end).unwrap()
+}
+
+fn request_facts(body: &str) -> RequestFacts {
+    request_end(&run(false, &[req(post("/", body))])).facts
 }
