@@ -1,6 +1,6 @@
 //! The 64-bit word attached to each uprobe: which API stands there, how its arguments lie and when it is reported.
 //!
-//! The kernel side has one program for every GPU call. All it knows of a call is in the cookie, so that adding an
+//! The kernel side has one program for every GPU call, and one for every call of a TLS library. All it knows of a call is in the cookie, so that adding an
 //! API to the catalogue never touches the kernel side.
 //!
 //! ```text
@@ -49,6 +49,34 @@ pub mod shape {
     pub const MEMSET_3D: u8 = 11;
     /// `pointee` is a name, and `out` points to what has this name.
     pub const NAMED: u8 = 12;
+}
+
+/// What a function of a TLS library does; takes the place of the shape.
+pub mod tls {
+    /// `SSL *SSL_new(SSL_CTX*)`: a session begins at its return.
+    pub const NEW: u8 = 1;
+    /// `SSL_free(SSL*)`: it ends.
+    pub const FREE: u8 = 2;
+    /// `SSL_clear(SSL*)`: it ends, and the object begins another.
+    pub const CLEAR: u8 = 3;
+    /// `SSL_set_fd(SSL*, int)` and its halves: its carrier.
+    pub const SET_FD: u8 = 4;
+    /// `SSL_do_handshake(SSL*)`, `SSL_accept(SSL*)`: reads and writes for the session without bytes of its own.
+    pub const HANDSHAKE: u8 = 5;
+    /// `int SSL_read(SSL*, void *buf, int num)`: the result is how many bytes were deciphered.
+    pub const READ: u8 = 6;
+    /// `int SSL_read_ex(SSL*, void *buf, size_t num, size_t *readbytes)`: the result is 1.
+    pub const READ_EX: u8 = 7;
+    /// `int SSL_write(SSL*, const void *buf, int num)`.
+    pub const WRITE: u8 = 8;
+    /// `int SSL_write_ex(SSL*, const void *buf, size_t num, size_t *written)`.
+    pub const WRITE_EX: u8 = 9;
+    /// `int SSL_write_ex2(SSL*, const void *buf, size_t num, uint64_t flags, size_t *written)`.
+    pub const WRITE_EX2: u8 = 10;
+    /// `ossl_ssize_t SSL_sendfile(SSL*, int fd, off_t, size_t, int)`: the result is how many bytes went out of a file.
+    pub const SEND_FILE: u8 = 11;
+    /// `SSL_shutdown(SSL*)`: the target sends nothing more.
+    pub const SHUTDOWN: u8 = 12;
 }
 
 /// When a call is reported.

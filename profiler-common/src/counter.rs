@@ -11,10 +11,12 @@ pub mod family {
     pub const SOCKET: u32 = 1;
     /// Fork, exec, exit, executable mappings.
     pub const PROCESS: u32 = 2;
+    /// uprobes on TLS libraries.
+    pub const TLS: u32 = 3;
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
     /// Their names, by index.
-    pub const NAMES: [&str; COUNT as usize] = ["gpu", "socket", "process"];
+    pub const NAMES: [&str; COUNT as usize] = ["gpu", "socket", "process", "tls"];
 }
 
 /// The counters of one family on one CPU.

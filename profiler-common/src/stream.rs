@@ -10,19 +10,34 @@ pub struct Descriptor {
     pub fd: u32,
 }
 
-/// How much of a connection's payload travels.
+/// What the kernel side remembers of a connection, as bits of [`Stream::mode`].
 pub mod mode {
-    /// All of it.
-    pub const FULL: u32 = 0;
-    /// Nothing: user space has seen that it is not a protocol it reads.
-    pub const OFF: u32 = 1;
-    /// Set by the kernel side beside either: the end of the input has been reported.
-    pub const INPUT_ENDED: u32 = 1 << 31;
-    /// Set by the kernel side beside either: a failure has been reported.
+    /// Every byte travels, however long the turn: a protocol whose framing does not survive a gap (HTTP/2).
+    pub const WHOLE: u32 = 1;
+    /// It opened like TLS: what it carries is not readable here, and payload does not travel.
+    pub const TLS: u32 = 1 << 1;
+    /// The end of what the target sends has been reported.
+    pub const OUTPUT_ENDED: u32 = 1 << 29;
+    /// A failure has been reported.
     pub const FAILED: u32 = 1 << 30;
+    /// The end of the input has been reported.
+    pub const INPUT_ENDED: u32 = 1 << 31;
 }
 
-/// Value of the stream table: byte positions and the payload mode that user space sets.
+/// Payload of a turn, a request or a response, that travels whole, bytes: heads, and all but the largest bodies.
+pub const TURN_BYTES: u64 = 64 << 10;
+
+/// Of each system call behind [`TURN_BYTES`], how many bytes travel of its head and of its tail.
+pub const REDUCED: (u64, u64) = (4048, 976);
+
+/// Likewise where user space has said that it needs no contents ([`Wish::brief_while`]): enough for a chunk's size and
+/// the end of a stream.
+pub const BRIEF: (u64, u64) = (96, 32);
+
+/// Value of the stream table.
+///
+/// A read ends the response and a write ends the request: each begins a turn of its own, which is how the kernel side
+/// knows where the next head may stand without reading the protocol.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
@@ -30,10 +45,83 @@ pub struct Stream {
     pub received: u64,
     /// Bytes the target has written.
     pub sent: u64,
-    /// One of [`mode`], and the bits there that the kernel side adds.
+    /// What `received` was when the target last wrote: the turn of the client begins there.
+    pub request_from: u64,
+    /// What `sent` was when the target last read.
+    pub response_from: u64,
+    /// Bits of [`mode`].
     pub mode: u32,
-    /// Descriptors that refer to the connection (`dup` adds one).
+    /// Descriptors that refer to the connection (`dup` and `fork` add one).
     pub descriptors: u32,
+}
+
+impl Stream {
+    /// Nothing has gone by.
+    pub const EMPTY: Self =
+        Self { received: 0, sent: 0, request_from: 0, response_from: 0, mode: 0, descriptors: 0 };
+}
+
+/// What user space wishes of a connection's payload: an entry of a table of [`WISHES`], at the place of the low bits of
+/// the connection's id. A wish may be overwritten by that of another connection; more payload travels then.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Whose.
+    pub connection: u64,
+    /// The contents of what the target sends are of no use as long as it has read no more than this; [`Wish::NOTHING`]:
+    /// no payload at all.
+    pub brief_while: u64,
+}
+
+impl Wish {
+    /// No payload is of use, whatever comes.
+    pub const NOTHING: u64 = u64::MAX;
+}
+
+/// Entries of the table of wishes; a power of two.
+pub const WISHES: u32 = 16384;
+
+/// Key of the table of TLS sessions: an `SSL` object of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// Address of the object.
+    pub ssl: u64,
+    /// Process, widened.
+    pub tgid: u64,
+}
+
+/// Value of the table of TLS sessions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Connection id of what it deciphers: a stream of its own, with an entry in the stream table.
+    pub connection: u64,
+    /// The connection that carries it; 0 until that is known.
+    pub carrier: u64,
+    /// Observations against the carrier; the second drops it.
+    pub doubts: u64,
+}
+
+/// Descriptors that the newest connections of a process have; what a fork may pass on.
+pub const RECENT: usize = 16;
+
+/// Value of the table of recent descriptors, by process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent {
+    /// Descriptors; bits of [`recent`] above the number, [`u32::MAX`] where there is none.
+    pub descriptors: [u32; RECENT],
+    /// How many have been entered so far.
+    pub entered: u64,
+}
+
+/// Bits of an entry of [`Recent`] beside the descriptor, which is below 2^30 (`NR_OPEN_MAX` is no larger in practice).
+pub mod recent {
+    /// It is closed by `exec`.
+    pub const CLOSED_BY_EXEC: u32 = 1 << 31;
+    /// It came with the fork that made the process.
+    pub const INHERITED: u32 = 1 << 30;
 }
 
 /// Set in the ids that user space gives to connections it finds open at attach; ids of the kernel side lack it.
@@ -61,6 +149,10 @@ pub mod map {
     pub const DESCRIPTORS: &str = "DESCRIPTORS";
     /// Connection id → [`super::Stream`].
     pub const STREAMS: &str = "STREAMS";
+    /// [`super::Wish`] by the low bits of the connection's id.
+    pub const WISHES: &str = "WISHES";
+    /// [`super::SessionKey`] → [`super::Session`].
+    pub const SESSIONS: &str = "SESSIONS";
     /// Source of connection ids: one `u64`.
     pub const NEXT_CONNECTION: &str = "NEXT_CONNECTION";
 }

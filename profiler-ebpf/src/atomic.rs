@@ -41,6 +41,13 @@ impl<T: Width> Word<T> {
         unsafe { ptr::read_volatile(self.0) }
     }
 
+    /// Replaces the value, whatever others do to it meanwhile.
+    #[inline(always)]
+    pub fn set(self, value: T) {
+        // SAFETY: `new` demands a live, aligned word.
+        unsafe { ptr::write_volatile(self.0, value) };
+    }
+
     /// Adds.
     #[inline(always)]
     pub fn add(self, n: T) {

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use profiler_common::{
     counter::{Counters, family},
     event::{Count, CountKey, PAYLOAD_CLASSES, Settings, Thread},
-    stream::{Descriptor, Stream},
+    stream::{Descriptor, Recent, Session, SessionKey, Stream, WISHES as WISHES_ENTRIES, Wish},
 };
 
 use crate::atomic::Word;
@@ -39,8 +39,17 @@ const COUNTED: u32 = 65536;
 /// Processes that may be capturing at once.
 const CAPTURING_PROCESSES: u32 = 4096;
 
+/// Processes whose newest descriptors are remembered; beyond them forks pass nothing on.
+const RECENT_PROCESSES: u32 = 4096;
+
+/// TLS sessions, and threads at work on them.
+const TLS_ENTRIES: u32 = 65536;
+
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
 const NO_PREALLOC: u32 = 1;
+
+/// `BPF_F_MMAPABLE`, likewise: user space changes single bits of the table by atomics of its own.
+const MMAPABLE: u32 = 1 << 10;
 
 /// The most payload that one record carries.
 pub const LARGEST_PAYLOAD: usize = {
@@ -94,7 +103,7 @@ impl Opaque {
     }
 }
 
-/// How far the payload of one system call has been sent.
+/// How far the payload of one call has been sent.
 #[repr(C)]
 pub struct Cursor {
     /// Bytes of the call that have not been sent yet.
@@ -108,17 +117,88 @@ pub struct Cursor {
     /// The next `struct iovec`, and the end of them.
     pub vector: Opaque,
     pub vector_end: Opaque,
-    /// Bytes that have been put into the scratch buffer.
+    /// The next `struct mmsghdr`, the end of them, and bytes of the current one that no piece has been found for.
+    pub message: Opaque,
+    pub message_end: Opaque,
+    pub message_rest: Opaque,
+    /// Bytes that have been put into the scratch buffer, and how many to put there before they are sent.
     pub gathered: Opaque,
+    pub limit: Opaque,
+    /// Bytes to pass over.
+    pub skip: Opaque,
+    /// What remains when the last record but one is full.
+    pub least: Opaque,
+    /// Bytes of the start that travel when not all do, and how many are left out behind them.
+    pub head: Opaque,
+    pub left_out: Opaque,
 }
 
-/// One system call at work: its cursor, and room to put the pieces of a vectored one side by side.
+impl Cursor {
+    /// At nothing.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        const ZERO: Opaque = Opaque::new(0);
+        Self {
+            remaining: ZERO,
+            position: ZERO,
+            address: ZERO,
+            rest: ZERO,
+            vector: ZERO,
+            vector_end: ZERO,
+            message: ZERO,
+            message_end: ZERO,
+            message_rest: ZERO,
+            gathered: ZERO,
+            limit: ZERO,
+            skip: ZERO,
+            least: ZERO,
+            head: ZERO,
+            left_out: ZERO,
+        }
+    }
+}
+
+/// Room to put the pieces of a vectored call side by side: twice a record's payload, so that the verifier, which sees a
+/// start and a length as unrelated, can prove that both together stay inside.
+pub type Scratch = [u8; 2 * LARGEST_PAYLOAD];
+
+/// What a thread is doing with TLS. Only the thread itself touches it, at its own calls.
 #[repr(C)]
-pub struct Scratch {
+pub struct TlsThread {
+    /// The call that it is inside of: its object, or 0.
+    pub ssl: u64,
+    /// Which function that is, an index into the probe catalogue.
+    pub api: u64,
+    /// Its buffer, and where it will say how much it did.
+    pub buffer: u64,
+    pub done_at: u64,
+    /// The connection that it read or wrote, or 0.
+    pub nested: u64,
+    /// The TLS connection that the thread read last, outside of any call, if nobody has got its bytes yet.
+    pub fed: u64,
+    /// The object that the thread wrote last to memory, and how many bytes; 0 once they went out.
+    pub wrote: u64,
+    pub wrote_bytes: u64,
+    /// How far the payload of its call has been sent.
     pub cursor: Cursor,
-    /// Twice a record's payload, so that the verifier, which sees a start and a length as unrelated, can prove that
-    /// both together stay inside. A per-CPU value may have at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
-    pub bytes: [u8; 2 * LARGEST_PAYLOAD],
+}
+
+impl TlsThread {
+    /// It does nothing.
+    #[inline(always)]
+    pub const fn idle() -> Self {
+        Self {
+            ssl: 0,
+            api: 0,
+            buffer: 0,
+            done_at: 0,
+            nested: 0,
+            fed: 0,
+            wrote: 0,
+            wrote_bytes: 0,
+            cursor: Cursor::new(),
+        }
+    }
 }
 
 #[map]
@@ -126,7 +206,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(family::COUNT, 0);
 #[map]
-pub static TARGETS: Array<u64> = Array::with_max_entries(TARGET_WORDS, 0);
+pub static TARGETS: Array<u64> = Array::with_max_entries(TARGET_WORDS, MMAPABLE);
 #[map]
 pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(CALLS_IN_FLIGHT, 0);
 #[map]
@@ -134,9 +214,19 @@ pub static DESCRIPTORS: HashMap<Descriptor, u64> = HashMap::with_max_entries(CON
 #[map]
 pub static STREAMS: HashMap<u64, Stream> = HashMap::with_max_entries(CONNECTIONS, 0);
 #[map]
+pub static WISHES: Array<Wish> = Array::with_max_entries(WISHES_ENTRIES, 0);
+#[map]
+pub static RECENT: LruHashMap<u32, Recent> = LruHashMap::with_max_entries(RECENT_PROCESSES, 0);
+#[map]
+pub static SESSIONS: HashMap<SessionKey, Session> = HashMap::with_max_entries(TLS_ENTRIES, NO_PREALLOC);
+#[map]
+pub static TLS_THREADS: HashMap<u64, TlsThread> = HashMap::with_max_entries(TLS_ENTRIES, NO_PREALLOC);
+#[map]
 pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static CURSOR: PerCpuArray<Cursor> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(GROUPS, 0);

@@ -44,6 +44,8 @@ pub unsafe trait Plain: Copy {}
 // SAFETY: integers and arrays of plain values have no invalid bit patterns.
 unsafe impl Plain for u64 {}
 // SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// The value at an address of the running task, or `None` when it cannot be read.

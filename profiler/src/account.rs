@@ -45,6 +45,8 @@ pub struct Summary {
     pub requests: Requests,
     /// Connections that requests could come on.
     pub connections: ConnectionCounts,
+    /// What may have gone unseen of which process, and why.
+    pub blind: Vec<Blind>,
     /// Steps and GPU time.
     pub steps: Steps,
     /// The loss equations.
@@ -65,6 +67,15 @@ pub struct Target {
     pub processes: Vec<Member>,
     /// The model server it was recognised as, or `generic`.
     pub server: &'static str,
+}
+
+/// Something that may have gone unseen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Blind {
+    /// Process.
+    pub pid: u32,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// Kernel launches.

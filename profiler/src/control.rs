@@ -6,7 +6,7 @@
 use crate::account::Reserved;
 use crate::attach::{Attacher, Detail, KernelError, Learnt};
 use crate::clock;
-use crate::correlate::{KernelKey, Naming, Reservation};
+use crate::correlate::{KernelKey, Naming, Payload, Reservation};
 use crate::decode::Change;
 use crate::server::known;
 use crate::session::{Input, Report, Wants};
@@ -15,6 +15,7 @@ use crate::span::{Subject, resource};
 use crate::stack::{Sample, Symbolizer};
 use crate::symbol::{self, Name, Names};
 use crate::target::{self, Identity, Mapping, Member};
+use profiler_common::stream::Wish;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,10 @@ use std::time::{Duration, Instant};
 /// Between two looks at processes that map files: long enough that a program that loads hundreds of libraries costs a
 /// few looks, short enough that a library is probed before much is called in it.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// Why requests of a process may go unseen.
+const IO_URING: &str =
+    "it has an io_uring: what it reads and writes through that passes no system call that is watched";
 
 /// Keeps the group and its probes.
 pub struct Control {
@@ -45,6 +50,8 @@ pub struct Control {
     pub detail: Detail,
     /// Names of addresses on stacks.
     pub symbolizer: Symbolizer,
+    /// What cannot be seen of a process, and why.
+    pub blind: BTreeSet<(u32, &'static str)>,
     /// Large pieces of device memory, by who asked: library, device.
     pub reserved: BTreeMap<(String, Option<u32>), Reserved>,
 }
@@ -67,6 +74,7 @@ impl Control {
             server: recognise(&target::identity(root)),
             detail: Detail::Events,
             symbolizer: Symbolizer::default(),
+            blind: BTreeSet::new(),
             reserved: BTreeMap::new(),
         }
     }
@@ -119,17 +127,24 @@ impl Control {
                 }
             }
             Report::Changed(pid, Change::Mapped) => drop(self.mapped.insert(pid)),
+            Report::Changed(pid, Change::MadeIoUring) => self.saw_io_uring(pid),
             Report::Changed(pid, Change::Executed) => {
                 self.rescan(pid, learn);
                 self.expect_libraries(pid, learn);
             }
             Report::Changed(pid, Change::Exited) => match self.is_alive(pid) {
                 // Its first thread ended and others go on: the kernel side has taken the mark off.
-                true if self.attacher.has(pid) => self.attacher.mark(pid)?,
+                true if self.attacher.has(pid) => self.attacher.mark(pid),
                 true => {}
                 false => self.remove(pid, learn),
             },
-            Report::Uninteresting(connection) => self.attacher.kernel().stop_payload(connection),
+            Report::Payload(connection, payload) => self.attacher.kernel().wish(
+                connection,
+                match payload {
+                    Payload::Nothing => Wish::NOTHING,
+                    Payload::BriefWhile(received) => received,
+                },
+            ),
             Report::Listener(pid, fd) => {
                 if let Some(address) = target::listener_address(pid, fd) {
                     learn(Input::Listener { pid, fd, address });
@@ -257,6 +272,12 @@ impl Control {
         self.names.counts()
     }
 
+    fn saw_io_uring(&mut self, pid: u32) {
+        if self.blind.insert((pid, IO_URING)) {
+            tracing::warn!(pid, "{IO_URING}");
+        }
+    }
+
     fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
         if self.attacher.has(pid) || target::require(pid).is_err() {
             return Ok(());
@@ -271,6 +292,9 @@ impl Control {
         let resource = self.resource(pid);
         self.attacher.add(pid, &mut |learnt| learn(Input::Learnt(learnt, Arc::clone(&resource))))?;
         self.remember(pid);
+        if target::has_io_uring(pid) {
+            self.saw_io_uring(pid);
+        }
         tracing::info!(pid, comm = identity.comm, gpu = self.attacher.has_gpu(pid), "attached");
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use crate::account::Requests;
 use crate::attach::Learnt;
-use crate::correlate::{Engine, KernelKey, Naming, Outcomes, Request, Reservation};
+use crate::correlate::{Engine, KernelKey, Naming, Outcomes, Payload, Request, Reservation};
 use crate::decode::{Burst, Change, Event};
 use crate::hold::Holds;
 use crate::metric::{self, Observer, Registry};
@@ -67,8 +67,8 @@ pub enum Input {
 pub enum Report {
     /// A process changed.
     Changed(u32, Change),
-    /// A connection's payload is of no use.
-    Uninteresting(u64),
+    /// Not all of a connection's payload is of use any more.
+    Payload(u64, Payload),
     /// A listening descriptor whose address is not known.
     Listener(u32, u32),
     /// A kernel that was launched for the first time.
@@ -265,7 +265,7 @@ impl Session {
                 self.first_launch(*kernel, report);
             }
         }
-        out.uninteresting.drain(..).for_each(|connection| report(Report::Uninteresting(connection)));
+        out.payload.drain(..).for_each(|(connection, payload)| report(Report::Payload(connection, payload)));
         out.changes.drain(..).for_each(|(pid, change)| report(Report::Changed(pid, change)));
         for (pid, fd) in self.engine.unknown_listeners() {
             report(Report::Listener(pid, fd));

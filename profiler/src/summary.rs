@@ -1,8 +1,8 @@
 //! Gathers the summary from where each hop counts. In: the parts that counted. Out: [`Summary`] and [`Loss`].
 
 use crate::account::{
-    AskedFor, Beyond, Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount, Launches, Loss,
-    OutOfMemory, Own, ReceiveTerms, Reserved, StackCount, Stacks, Steps, Summary, Target,
+    AskedFor, Beyond, Blind, Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount,
+    Launches, Loss, OutOfMemory, Own, ReceiveTerms, Reserved, StackCount, Stacks, Steps, Summary, Target,
 };
 use crate::control::Control;
 use crate::correlate::MemoryTotals;
@@ -43,6 +43,7 @@ pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration
         beyond: beyond(control, session),
         requests: session.requests.clone(),
         connections: engine.connections().counts(),
+        blind: control.blind.iter().map(|(pid, reason)| Blind { pid: *pid, reason }).collect(),
         steps: Steps {
             total: totals.steps,
             gpu_ns: GpuTime {

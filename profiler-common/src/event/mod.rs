@@ -8,6 +8,7 @@ mod count;
 mod launch;
 mod process;
 mod socket;
+mod tls;
 
 pub use call::{
     Call, CallDone, CallFailed, NAME_CLASSES, Named, STACK_FRAMES, Stack, WIDE_ARGS, WIDE_WORDS, WideCall,
@@ -16,6 +17,7 @@ pub use count::{Burst, Count, CountKey, Settings, Thread, counted, detail};
 pub use launch::Launch;
 pub use process::{Process, change};
 pub use socket::{PAYLOAD_CLASSES, SocketData, SocketEnd, SocketOpen, direction, end_reason};
+pub use tls::{TlsSession, tie};
 
 /// Record kinds, the first word of each record.
 pub mod kind {
@@ -43,6 +45,8 @@ pub mod kind {
     pub const STACK: u32 = 11;
     /// [`super::Burst`].
     pub const BURST: u32 = 12;
+    /// [`super::TlsSession`].
+    pub const TLS_SESSION: u32 = 13;
 }
 
 /// What every record opens with.

@@ -12,6 +12,8 @@ pub mod change {
     pub const EXIT: u16 = 3;
     /// The process mapped a file executable: a library may have arrived.
     pub const MAP: u16 = 4;
+    /// The process made an io_uring: what it reads and writes through that is not seen.
+    pub const IO_URING: u16 = 5;
 }
 
 /// A change in a target process.

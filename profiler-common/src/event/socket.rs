@@ -22,8 +22,10 @@ pub mod end_reason {
     pub const END_OF_INPUT: u16 = 2;
     /// A read or write failed for good (`ECONNRESET`, `EPIPE`, …); `error` has the number.
     pub const FAILED: u16 = 3;
-    /// Only from user space: the process ended.
+    /// The last process that had the connection from a fork ended without closing it.
     pub const PROCESS_EXITED: u16 = 4;
+    /// The target sends nothing more (`shutdown`).
+    pub const END_OF_OUTPUT: u16 = 5;
 }
 
 /// A connection was accepted.

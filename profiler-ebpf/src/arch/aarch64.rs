@@ -41,6 +41,13 @@ pub mod nr {
     pub const RECVMSG: u32 = 212;
     pub const MMAP: u32 = 222;
     pub const ACCEPT4: u32 = 242;
+    pub const SPLICE: u32 = 76;
+    pub const SHUTDOWN: u32 = 210;
+    pub const RECVMMSG: u32 = 243;
+    pub const SENDMMSG: u32 = 269;
+    pub const PREADV2: u32 = 286;
+    pub const PWRITEV2: u32 = 287;
+    pub const IO_URING_SETUP: u32 = 425;
     pub const CLOSE_RANGE: u32 = 436;
 }
 

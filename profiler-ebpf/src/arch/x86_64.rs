@@ -44,6 +44,13 @@ pub mod nr {
     pub const FCNTL: u32 = 72;
     pub const ACCEPT4: u32 = 288;
     pub const DUP3: u32 = 292;
+    pub const SHUTDOWN: u32 = 48;
+    pub const SPLICE: u32 = 275;
+    pub const RECVMMSG: u32 = 299;
+    pub const SENDMMSG: u32 = 307;
+    pub const PREADV2: u32 = 327;
+    pub const PWRITEV2: u32 = 328;
+    pub const IO_URING_SETUP: u32 = 425;
     pub const CLOSE_RANGE: u32 = 436;
 }
 

@@ -1,5 +1,7 @@
 //! What is watched, one file per probe family.
 
 mod gpu;
+mod payload;
 mod process;
 mod socket;
+mod tls;

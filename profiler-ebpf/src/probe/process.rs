@@ -1,7 +1,7 @@
 //! Fork, exec, exit and executable mappings of the targets.
 //!
-//! A child becomes a target inside the fork, before it can run, so that nothing it does is missed. Connections
-//! stay with the parent: which descriptors the child uses is for user space to find out.
+//! A child becomes a target inside the fork, before it can run, so that nothing it does is missed, and gets the
+//! connections that its parent has newly accepted.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use profiler_common::{
@@ -12,17 +12,26 @@ use profiler_common::{
 use crate::{
     emit::{Tally, Task},
     map,
-    probe::gpu,
+    probe::{gpu, socket::inherit, tls},
 };
 
-/// A target made a thread or a process.
-#[tracepoint(category = "sched", name = "sched_process_fork")]
+/// The new task shares its parent's descriptors (`CLONE_FILES`, include/uapi/linux/sched.h).
+const CLONE_FILES: u64 = 0x400;
+
+/// A target made a thread or a process: `pid` at 8 and `clone_flags` at 32 of the event (`format` of
+/// `task:task_newtask`, the same from Linux 3.4 to 6.18), which comes before the new task can run.
+#[tracepoint(category = "task", name = "task_newtask")]
 pub fn process_fork(ctx: TracePointContext) -> u32 {
     let task = Task::current();
     if map::is_target(task.tgid) {
-        let child = child_of(&ctx, task.tid).unwrap_or(0);
+        // SAFETY: any bytes of the event are a number.
+        let (child, flags) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<u64>(32)) };
+        let (child, flags) = (child.unwrap_or(0), flags.unwrap_or(CLONE_FILES));
         if child != 0 {
             map::add_target(child);
+            if flags & CLONE_FILES == 0 {
+                inherit::passed_on(task.tgid, child);
+            }
         }
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(&ctx, "{} made {}", task.tgid, child);
@@ -46,6 +55,7 @@ pub fn process_exec(ctx: TracePointContext) -> u32 {
             map::remove_target(old);
             map::add_target(task.tgid);
         }
+        inherit::executed(task);
         report(task, change::EXEC, 0, 0);
     }
     0
@@ -58,6 +68,10 @@ pub fn process_exit(_: TracePointContext) -> u32 {
     let task = Task::current();
     if map::is_target(task.tgid) {
         gpu::thread_gone(task);
+        tls::thread_gone(task);
+        if task.tid == task.tgid {
+            inherit::ended(task);
+        }
         report(task, change::EXIT, 0, 0);
         map::remove_target(task.tid);
     }
@@ -74,26 +88,16 @@ pub fn mapped(task: Task, number: u32) {
     }
 }
 
+/// A target made an io_uring, by the system call `number`.
+#[inline(always)]
+pub fn made_io_uring(task: Task, number: u32) {
+    report(task, change::IO_URING, number, 0);
+}
+
 #[inline(always)]
 fn report(task: Task, change: u16, number: u32, other: u32) {
     if let Some(tally) = Tally::of(family::PROCESS) {
         let head = task.head(kind::PROCESS, number as u16, change);
         tally.send(Process { head, other, padding: 0 });
     }
-}
-
-/// The new task's id in a `sched_process_fork` event, which has come in two layouts (`format` of the event).
-///
-/// Older kernels have both names in place: `char parent_comm[16]` at 8, `parent_pid` at 24, `child_comm[16]` at
-/// 28, `child_pid` at 44. Newer ones (6.18) have references to the event's end: length << 16 | 24 at 8,
-/// `parent_pid` at 12, a second reference at 16, `child_pid` at 20. No task's name starts with the bytes 24 and 0,
-/// and the parent is the running task; when neither layout fits, the child stays unknown.
-#[inline(always)]
-fn child_of(ctx: &TracePointContext, parent: u32) -> Option<u32> {
-    // SAFETY: any four bytes of the event are a number.
-    let at = |offset| unsafe { ctx.read_at::<u32>(offset) }.ok();
-    if at(8)? & 0xffff == 24 && at(12)? == parent {
-        return at(20);
-    }
-    if at(24)? == parent { at(44) } else { None }
 }

@@ -2,16 +2,17 @@
 //!
 //! One hook sees them all: result and number are tested first, so that a call that is none of ours costs next to
 //! nothing, then the caller. At exit the arguments are still in the saved registers, the buffers hold what was
-//! transferred, and the result says how much. `recvmmsg`, `sendmmsg` and `splice` are not watched: servers on
-//! stream sockets do not use them. 32-bit tasks are not watched either.
+//! transferred, and the result says how much. An io_uring moves bytes without system calls: that one was made is said,
+//! what goes through it is not seen. 32-bit tasks are not watched.
 
-mod connection;
+pub mod connection;
+pub mod inherit;
 mod transfer;
 
 use core::ptr;
 
 use aya_ebpf::{
-    helpers::bpf_probe_read_kernel,
+    helpers::generated::bpf_probe_read_kernel,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
@@ -58,13 +59,18 @@ struct Copied(*const u8);
 impl SavedRegisters for Copied {
     #[inline(always)]
     fn read<T: Copy + Default>(self, offset: usize) -> T {
-        // SAFETY: the helper reads only memory that is there; the tracepoint passes a `struct pt_regs`.
-        unsafe { bpf_probe_read_kernel(self.0.add(offset).cast()) }.unwrap_or_default()
+        let mut value = T::default();
+        // SAFETY: the helper reads only memory that is there, and writes zeros when it is not; each look at whether it
+        // was would double what the verifier has to follow.
+        unsafe {
+            bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, self.0.add(offset).cast());
+        }
+        value
     }
 }
 
 /// A system call of a target that has just returned.
-struct Exit {
+pub struct Exit {
     task: Task,
     tally: Tally,
     number: u32,
@@ -118,6 +124,13 @@ fn is_watched(number: u32) -> bool {
             | FCNTL
             | ACCEPT4
             | DUP3
+            | SHUTDOWN
+            | SPLICE
+            | RECVMMSG
+            | SENDMMSG
+            | PREADV2
+            | PWRITEV2
+            | IO_URING_SETUP
             | CLOSE_RANGE
     )
 }
@@ -142,11 +155,14 @@ fn dispatch(exit: &Exit) {
     }
     let [first, second, third, fourth, ..] = exit.args;
     match exit.number {
-        nr::ACCEPT | nr::ACCEPT4 => connection::opened(exit, first as u32),
+        nr::ACCEPT => connection::opened(exit, first as u32, 0),
+        nr::ACCEPT4 => connection::opened(exit, first as u32, fourth),
         nr::CLOSE => connection::closed(exit, first as u32),
         nr::CLOSE_RANGE if third & CLOSE_RANGE_CLOEXEC == 0 => {
             connection::closed_range(exit, first as u32, second as u32);
         }
+        nr::SHUTDOWN => connection::shut_down(exit, first as u32, second),
+        nr::IO_URING_SETUP => process::made_io_uring(exit.task, exit.number),
         nr::DUP | nr::DUP2 | nr::DUP3 => connection::duplicated(exit, first as u32),
         nr::FCNTL if DUPLICATING.contains(&second) => connection::duplicated(exit, first as u32),
         nr::MMAP if third & PROT_EXEC != 0 && fourth & MAP_ANONYMOUS == 0 => {

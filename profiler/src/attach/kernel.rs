@@ -5,6 +5,7 @@
 
 use super::multi::{self, MultiError, MultiPrograms};
 use super::settings::{Detail, KernelSettings, LinkKind};
+use super::targets::Targets;
 use crate::decode::Burst;
 use crate::probe::Results;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -13,7 +14,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use profiler_common::counter::{Counters, family};
 use profiler_common::event::{Count, CountKey, Settings, Thread, detail};
-use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, map, mode};
+use profiler_common::stream::{Descriptor, FOUND_OPEN, Session, SessionKey, Stream, WISHES, Wish, map};
 use std::path::Path;
 
 /// The compiled kernel side for this machine.
@@ -73,7 +74,9 @@ pub struct Kernel {
 
 struct Tables {
     counters: PerCpuArray<MapData, CountersPod>,
-    targets: Array<MapData, u64>,
+    targets: Targets,
+    wishes: Array<MapData, WishPod>,
+    sessions: HashMap<MapData, SessionKeyPod, SessionPod>,
     descriptors: HashMap<MapData, DescriptorPod, u64>,
     streams: HashMap<MapData, u64, StreamPod>,
     settings: Array<MapData, SettingsPod>,
@@ -93,7 +96,7 @@ macro_rules! pod {
 }
 pod!(
     CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream, SettingsPod of Settings,
-    CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread
+    WishPod of Wish, SessionKeyPod of SessionKey, SessionPod of Session, CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread
 );
 
 /// The target group of this observation in the table of settings.
@@ -103,6 +106,12 @@ pub(super) const GROUP: u8 = 0;
 pub(super) const ENTER: &str = "gpu_enter";
 /// Return program of the GPU probes.
 pub(super) const LEAVE: &str = "gpu_leave";
+/// Entry program of the probes on TLS libraries.
+pub(super) const TLS_ENTER: &str = "tls_enter";
+/// Return program of the probes on TLS libraries.
+pub(super) const TLS_LEAVE: &str = "tls_leave";
+/// All of them.
+const UPROBES: [&str; 4] = [ENTER, LEAVE, TLS_ENTER, TLS_LEAVE];
 
 impl Kernel {
     /// Loads the object and attaches the socket and process hooks.
@@ -121,7 +130,7 @@ impl Kernel {
         let wake_at = u64::from(settings.ring_bytes / 4);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map::EVENTS, settings.ring_bytes)
-            .map_max_entries(map::TARGETS, pid_max() / 64 + 1)
+            .map_max_entries(map::TARGETS, target_words())
             .override_global("WAKE_THRESHOLD", &wake_at, true)
             .load(object)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
@@ -223,20 +232,13 @@ impl Kernel {
     }
 
     /// Makes a process a target of the socket and process hooks, or ends that.
-    ///
-    /// # Errors
-    /// When the table cannot be changed.
-    pub fn set_target(&mut self, pid: u32, on: bool) -> Result<(), KernelError> {
-        let error = |error| KernelError::Table(map::TARGETS, error);
-        let (index, bit) = (pid >> 6, 1u64 << (pid & 63));
-        let word = self.tables.targets.get(&index, 0).map_err(error)?;
-        let word = if on { word | bit } else { word & !bit };
-        self.tables.targets.set(index, word, 0).map_err(error)
+    pub fn set_target(&mut self, pid: u32, on: bool) {
+        self.tables.targets.set(pid, on);
     }
 
     /// Enters a connection that was found open. False when the kernel side has met the descriptor by itself.
     pub fn watch_open(&mut self, pid: u32, fd: u32, connection: u64) -> bool {
-        let stream = StreamPod(Stream { received: 0, sent: 0, mode: mode::FULL, descriptors: 1 });
+        let stream = StreamPod(Stream { descriptors: 1, ..Stream::EMPTY });
         const ONLY_NEW: u64 = 1;
         if self.tables.streams.insert(connection, stream, 0).is_err() {
             return false;
@@ -250,13 +252,11 @@ impl Kernel {
         entered
     }
 
-    /// Stops sending a connection's payload.
-    pub fn stop_payload(&mut self, connection: u64) {
-        // A connection that closed meanwhile is gone from the table: nothing to stop.
-        if let Ok(StreamPod(stream)) = self.tables.streams.get(&connection, 0) {
-            let stopped = StreamPod(Stream { mode: stream.mode | mode::OFF, ..stream });
-            let _ = self.tables.streams.insert(connection, stopped, REPLACE_ONLY);
-        }
+    /// Says how much of a connection's payload is of use: see [`Wish::brief_while`].
+    pub fn wish(&mut self, connection: u64, brief_while: u64) {
+        let place = (connection & u64::from(WISHES - 1)) as u32;
+        // A wish that could not be written costs payload that nobody needs, no more.
+        let _ = self.tables.wishes.set(place, WishPod(Wish { connection, brief_while }), 0);
     }
 
     /// Forgets the descriptors of a process that is gone.
@@ -266,6 +266,12 @@ impl Kernel {
         for (key, connection) in of_process {
             let _ = self.tables.descriptors.remove(&key);
             let _ = self.tables.streams.remove(&connection);
+        }
+        let sessions: Vec<_> =
+            self.tables.sessions.iter().flatten().filter(|(key, _)| key.0.tgid == u64::from(pid)).collect();
+        for (key, SessionPod(session)) in sessions {
+            let _ = self.tables.sessions.remove(&key);
+            let _ = self.tables.streams.remove(&session.connection);
         }
         let counted: Vec<_> = self.tables.counts.keys().flatten().filter(|key| key.0.tgid == pid).collect();
         for key in counted {
@@ -279,7 +285,7 @@ impl Kernel {
     #[must_use]
     pub fn run_statistics(&self) -> (u64, u64) {
         let Some(programs) = &self.multi else { return (0, 0) };
-        let each = [ENTER, LEAVE].into_iter().filter_map(|name| programs.get(name).ok()?.statistics().ok());
+        let each = UPROBES.into_iter().filter_map(|name| programs.get(name).ok()?.statistics().ok());
         each.fold((0, 0), |(time, count), one| (time + one.run_time_ns, count + one.run_count))
     }
 
@@ -298,9 +304,6 @@ impl Kernel {
     }
 }
 
-/// `BPF_EXIST` of linux/bpf.h: only replace.
-const REPLACE_ONLY: u64 = 2;
-
 /// Ids of connections found open: apart from all ids of the kernel side.
 #[must_use]
 pub fn found_open_id(number: u64) -> u64 {
@@ -317,7 +320,10 @@ impl Tables {
         }
         Ok(Self {
             counters: table(ebpf, map::COUNTERS)?,
-            targets: table(ebpf, map::TARGETS)?,
+            targets: Targets::map(&take(ebpf, map::TARGETS)?, target_words())
+                .map_err(|error| KernelError::Table(map::TARGETS, error))?,
+            wishes: table(ebpf, map::WISHES)?,
+            sessions: table(ebpf, map::SESSIONS)?,
             descriptors: table(ebpf, map::DESCRIPTORS)?,
             streams: table(ebpf, map::STREAMS)?,
             settings: table(ebpf, map::SETTINGS)?,
@@ -356,9 +362,9 @@ fn load_uprobes(
         }
     };
     if wants_multi {
-        return Ok(Some(MultiPrograms::load(object, ebpf, &[ENTER, LEAVE])?));
+        return Ok(Some(MultiPrograms::load(object, ebpf, &UPROBES)?));
     }
-    for name in [ENTER, LEAVE] {
+    for name in UPROBES {
         let program: &mut UProbe = program(ebpf, name)?;
         program.load().map_err(|source| KernelError::Hook { hook: name, source: Box::new(source) })?;
     }
@@ -391,21 +397,26 @@ fn attach_socket_btf(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Programs of the process hooks and their tracepoints in the category `sched`.
-const PROCESS_HOOKS: [(&str, &str); 3] = [
-    ("process_fork", "sched_process_fork"),
-    ("process_exec", "sched_process_exec"),
-    ("process_exit", "sched_process_exit"),
+/// Programs of the process hooks, and the category and name of their tracepoints.
+const PROCESS_HOOKS: [(&str, &str, &str); 3] = [
+    ("process_fork", "task", "task_newtask"),
+    ("process_exec", "sched", "sched_process_exec"),
+    ("process_exit", "sched", "sched_process_exit"),
 ];
 
 fn attach_processes(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    for (name, tracepoint) in PROCESS_HOOKS {
+    for (name, category, tracepoint) in PROCESS_HOOKS {
         let error = |source| KernelError::Hook { hook: tracepoint, source: Box::new(source) };
         let program: &mut TracePoint = program(ebpf, name)?;
         program.load().map_err(error)?;
-        program.attach("sched", tracepoint).map_err(error)?;
+        program.attach(category, tracepoint).map_err(error)?;
     }
     Ok(())
+}
+
+/// Words of the table of targets: one bit a pid.
+fn target_words() -> u32 {
+    pid_max() / 64 + 1
 }
 
 /// The largest pid of this machine.

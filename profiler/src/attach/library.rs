@@ -6,6 +6,7 @@
 use super::elf::{self, Elf, ElfError, Kind};
 use super::runtime::{self, Linked};
 use super::site::{self, Cost, Machine, Site};
+use super::tls;
 use crate::probe::{self, Layer};
 use crate::target;
 use serde::Serialize;
@@ -64,6 +65,8 @@ pub enum Role {
     Shared(Layer),
     /// It has the CUDA runtime linked into it, with symbols.
     LinkedRuntime,
+    /// It has a TLS library linked into it, with symbols.
+    LinkedTls,
     /// It has device code, and neither imports the CUDA runtime nor has symbols of one.
     StrippedRuntime,
 }
@@ -119,7 +122,7 @@ pub enum LibraryError {
 pub fn inspect(path: &Path, named: impl Into<Option<Layer>>) -> Result<Library, LibraryError> {
     let elf = Elf::open(path).map_err(|error| LibraryError::of(path, error))?;
     let (soname, needed) = elf.linkage();
-    let layer = named.into().or_else(|| target::gpu_layer(soname.as_deref()?));
+    let layer = named.into().or_else(|| target::layer(soname.as_deref()?));
     let mut library = Library {
         roles: layer.map(Role::Shared).into_iter().collect(),
         build_id: elf.build_id(),
@@ -131,8 +134,9 @@ pub fn inspect(path: &Path, named: impl Into<Option<Layer>>) -> Result<Library, 
         let major = name.and_then(major).filter(|_| layer == Layer::Runtime);
         library.choose(&elf, layer, major, &exports(&elf, layer, major));
     }
-    if !matches!(layer, Some(Layer::Runtime | Layer::Driver)) {
+    if !matches!(layer, Some(Layer::Runtime | Layer::Driver | Layer::Tls)) {
         library.add_linked(&elf, runtime::find(&elf, &needed));
+        library.add_tls(&elf, &tls::linked(&elf));
     }
     Ok(library)
 }
@@ -261,6 +265,13 @@ impl Library {
         self.missing.push(Missing { symbol, group, reason });
     }
 
+    fn add_tls(&mut self, elf: &Elf, found: &[Found]) {
+        if !found.is_empty() {
+            self.roles.push(Role::LinkedTls);
+            self.choose(elf, Layer::Tls, None, found);
+        }
+    }
+
     fn add_linked(&mut self, elf: &Elf, linked: Linked) {
         match linked {
             Linked::None => {}
@@ -301,6 +312,12 @@ impl LibraryError {
 }
 
 impl Role {
+    /// Whether it has to do with a GPU.
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        !matches!(self, Self::Shared(Layer::Tls) | Self::LinkedTls)
+    }
+
     /// What the file is, in words.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -308,6 +325,8 @@ impl Role {
             Self::Shared(Layer::Runtime) => "CUDA runtime",
             Self::Shared(Layer::Driver) => "CUDA driver",
             Self::Shared(Layer::Nccl) => "NCCL",
+            Self::Shared(Layer::Tls) => "TLS library",
+            Self::LinkedTls => "linked-in TLS library",
             Self::LinkedRuntime => "linked-in CUDA runtime",
             Self::StrippedRuntime => "device code without a visible CUDA runtime",
         }

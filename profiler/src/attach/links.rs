@@ -1,6 +1,6 @@
 //! The links of one library in one process: dropping or detaching them takes the probes out.
 
-use super::kernel::{ENTER, GROUP, Kernel, KernelError, LEAVE};
+use super::kernel::{ENTER, GROUP, Kernel, KernelError, LEAVE, TLS_ENTER, TLS_LEAVE};
 use super::library::Library;
 use super::multi::{self, Link, MultiError, MultiProgram, Side};
 use crate::probe::{self, Results};
@@ -45,24 +45,36 @@ impl Links {
     /// # Errors
     /// When the kernel refuses; nothing stays attached then.
     pub fn attach(kernel: &mut Kernel, path: &Path, pid: u32, library: &Library) -> Result<Self, LinkError> {
-        let points = points(library);
         let mut links = Self::default();
+        for (programs, points) in families(library) {
+            links.add(kernel, path, pid, programs, &points)?;
+        }
+        Ok(links)
+    }
+
+    fn add(
+        &mut self,
+        kernel: &mut Kernel,
+        path: &Path,
+        pid: u32,
+        [enter, leave]: [&'static str; 2],
+        points: &[Point],
+    ) -> Result<(), LinkError> {
         match kernel.multi() {
             Some(programs) => {
-                let (enter, leave) = (programs.get(ENTER)?, programs.get(LEAVE)?);
-                links.multi = multi_links(enter, leave, path, pid, &points, kernel.results())?;
+                let (enter, leave) = (programs.get(enter)?, programs.get(leave)?);
+                self.multi.extend(multi_links(enter, leave, path, pid, points, kernel.results())?);
             }
             None => {
-                for (offset, api, index) in &points {
-                    for name in
-                        [ENTER, LEAVE].into_iter().take(1 + usize::from(has_return(kernel, api, *index)))
-                    {
-                        links.perf.push(perf_link(kernel, name, path, pid, *offset, *index)?);
+                for (offset, api, index) in points {
+                    let programs = [enter, leave].into_iter();
+                    for name in programs.take(1 + usize::from(has_return(kernel, api, *index))) {
+                        self.perf.push(perf_link(kernel, name, path, pid, *offset, *index)?);
                     }
                 }
             }
         }
-        Ok(links)
+        Ok(())
     }
 }
 
@@ -94,6 +106,12 @@ fn has_return(kernel: &Kernel, api: &probe::Api, index: u16) -> bool {
 
 /// A probe: offset in the file, catalogue entry and its index.
 type Point = (u64, &'static probe::Api, u16);
+
+/// The programs of each family of probes, and their places in the library.
+fn families(library: &Library) -> [([&'static str; 2], Vec<Point>); 2] {
+    let (gpu, tls) = points(library).into_iter().partition(|(_, api, _)| api.layer.is_gpu());
+    [([ENTER, LEAVE], gpu), ([TLS_ENTER, TLS_LEAVE], tls)]
+}
 
 fn points(library: &Library) -> Vec<Point> {
     let points = library.points.iter();

@@ -13,6 +13,8 @@ mod price;
 mod runtime;
 mod settings;
 mod site;
+mod targets;
+mod tls;
 mod tracefs;
 
 pub use kernel::{Kernel, KernelError};
@@ -22,6 +24,7 @@ pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
 pub use settings::{Detail, KernelSettings, LinkKind, RING_BYTES};
 pub use site::{Code, Cost, Machine, Site};
+pub use tls::unreadable as unreadable_tls;
 pub use tracefs::ensure_tracefs;
 
 use crate::clock;
@@ -102,7 +105,7 @@ impl Attached {
     /// Whether a library of the runtime, the driver or NCCL is mapped. A program with a runtime linked into it may still
     /// load the driver.
     fn has_gpu_library(&self) -> bool {
-        let shared = |role: &Role| matches!(role, Role::Shared(_));
+        let shared = |role: &Role| matches!(role, Role::Shared(_)) && role.is_gpu();
         let probed = self.files.values().map(|(_, coverage)| coverage);
         // What could not be read has a GPU library's name.
         let is_library = |coverage: &Coverage| coverage.roles.is_empty() || coverage.roles.iter().any(shared);
@@ -150,7 +153,9 @@ impl Attacher {
     /// Whether a GPU library of `pid` is probed.
     #[must_use]
     pub fn has_gpu(&self, pid: u32) -> bool {
-        self.processes.get(&pid).is_some_and(|process| process.files.values().any(|(_, c)| c.attached > 0))
+        let is_gpu =
+            |coverage: &Coverage| coverage.attached > 0 && coverage.roles.iter().any(|role| role.is_gpu());
+        self.processes.get(&pid).is_some_and(|process| process.files.values().any(|(_, c)| is_gpu(c)))
     }
 
     /// Makes `pid` a target: socket and process hooks, then its open connections, then its libraries. `learn` is
@@ -159,7 +164,7 @@ impl Attacher {
     /// # Errors
     /// When the target table cannot be changed. Libraries that cannot be probed are coverage, not errors.
     pub fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) -> Result<(), KernelError> {
-        self.mark(pid)?;
+        self.mark(pid);
         self.processes.entry(pid).or_default();
         let connections = self.watch_open_connections(pid);
         let listeners = target::listeners(pid);
@@ -171,15 +176,11 @@ impl Attacher {
 
     /// Marks a process and its threads as targets: a thread that runs another program takes the process's number
     /// over, and the kernel side keeps the mark only if it knew the thread.
-    ///
-    /// # Errors
-    /// When the target table cannot be changed.
-    pub fn mark(&mut self, pid: u32) -> Result<(), KernelError> {
-        self.kernel.set_target(pid, true)?;
+    pub fn mark(&mut self, pid: u32) {
+        self.kernel.set_target(pid, true);
         for tid in target::threads(pid) {
-            self.kernel.set_target(tid, true)?;
+            self.kernel.set_target(tid, true);
         }
-        Ok(())
     }
 
     /// Looks for libraries that have come since.
@@ -222,7 +223,7 @@ impl Attacher {
     pub fn remove(&mut self, pid: u32) {
         let Some(process) = self.processes.remove(&pid) else { return };
         // The bit may already stand for another process that got the number; nobody asked for that one either.
-        let _ = self.kernel.set_target(pid, false);
+        self.kernel.set_target(pid, false);
         self.kernel.forget_process(pid);
         self.past.extend(process.files.into_values().map(|(_, coverage)| coverage));
         self.past.extend(process.failed.into_values());
@@ -232,7 +233,7 @@ impl Attacher {
     pub fn detach(&mut self) -> Duration {
         let start = Instant::now();
         for pid in self.processes.keys() {
-            let _ = self.kernel.set_target(*pid, false);
+            self.kernel.set_target(*pid, false);
         }
         let mut all = Vec::new();
         for process in self.processes.values_mut() {
@@ -270,7 +271,7 @@ impl Attacher {
 
     /// What the mapped file offers; none when it is of no interest.
     fn look(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<Result<Library, LibraryError>>> {
-        let layer = target::gpu_layer(mapping.name());
+        let layer = target::layer(mapping.name());
         let look = || Arc::new(inspect(&mapping.openable(pid), layer));
         let library = self.libraries.entry(mapping.file).or_insert_with(look);
         let of_interest = match library.as_ref() {

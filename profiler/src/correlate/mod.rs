@@ -25,7 +25,7 @@ mod share;
 mod step;
 mod totals;
 
-pub use connection::{ConnectionCounts, Connections};
+pub use connection::{ConnectionCounts, Connections, Payload};
 pub use failure::{Failures, OutOfMemory};
 pub use kernel::{KernelKey, Naming};
 pub use memory::{Account, MemoryTotals};
@@ -55,8 +55,8 @@ pub struct Outcomes {
     pub steps: Vec<Step>,
     /// Sizes of copies that ran by themselves (not as nodes of graphs), bytes.
     pub copies: Vec<(Direction, u64)>,
-    /// Connections that speak no protocol we read: their payload need not travel any more.
-    pub uninteresting: Vec<u64>,
+    /// Connections of whose payload not all is of use any more.
+    pub payload: Vec<(u64, Payload)>,
     /// Processes that changed in a way that `attach` must look at.
     pub changes: Vec<(u32, Change)>,
     /// What calls told about kernels' names, with their process.
@@ -194,6 +194,7 @@ impl Engine {
 
     /// Time passed: work that nobody waits for closes.
     pub fn tick(&mut self, now_ns: u64, out: &mut Outcomes) {
+        self.connections.tick(now_ns, out);
         let mut closed = std::mem::take(&mut self.closed);
         for process in self.processes.values_mut() {
             process.steps.close_paused(now_ns, &mut closed);

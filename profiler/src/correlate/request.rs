@@ -84,6 +84,8 @@ pub struct Request {
     pub exchange: u32,
     /// What the server listens on, if known.
     pub server: Option<Address>,
+    /// It came through TLS.
+    pub is_encrypted: bool,
     /// First byte seen of it.
     pub opened_ns: u64,
     /// The request itself was seen from its first byte.
@@ -141,6 +143,7 @@ impl Request {
             connection,
             exchange,
             server: None,
+            is_encrypted: false,
             opened_ns,
             seen_from_start: true,
             head: None,

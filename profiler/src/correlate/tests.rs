@@ -141,7 +141,7 @@ fn what_is_no_http_is_told_once_and_left_alone() {
             data(1, 11, Direction::Received, garbage.len() as u64, garbage),
         ],
     );
-    assert_eq!((out.uninteresting, out.requests.len()), (vec![1], 0));
+    assert_eq!((out.payload, out.requests.len()), (vec![(1, Payload::Nothing)], 0));
     assert_eq!(engine.connections().counts().other, 1);
 }
 

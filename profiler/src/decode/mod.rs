@@ -212,6 +212,37 @@ pub enum Socket {
         /// Bytes sent on it so far.
         sent: u64,
     },
+    /// A TLS session was met: what a library deciphers is a stream of its own.
+    Secured {
+        /// Its id.
+        connection: u64,
+        /// It is new: its first bytes are its very first.
+        new: bool,
+    },
+    /// What carries a TLS session became known, or doubtful.
+    Carried {
+        /// The session's id.
+        connection: u64,
+        /// The connection that carries it; for doubts, what was thought to.
+        carrier: u64,
+        /// How that is known.
+        tie: Tie,
+    },
+}
+
+/// How the carrier of a TLS session is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// The program set the descriptor.
+    Descriptor,
+    /// The library read or wrote the connection inside a call for the session.
+    Nested,
+    /// The thread read the connection, and handed the bytes to the session.
+    Order,
+    /// The thread wrote to the connection exactly what the session's bytes become.
+    Length,
+    /// Two observations speak against it.
+    Dropped,
 }
 
 /// Who sent the bytes.
@@ -232,6 +263,10 @@ pub enum End {
     EndOfInput,
     /// It broke, with this `errno`.
     Failed(u32),
+    /// The target sends nothing more.
+    EndOfOutput,
+    /// The last process that had it, from a fork, ended without closing it.
+    ProcessExited,
 }
 
 /// How a process changed.
@@ -248,4 +283,6 @@ pub enum Change {
     Exited,
     /// It mapped a file executable.
     Mapped,
+    /// It made an io_uring: what it moves through that is not seen.
+    MadeIoUring,
 }

@@ -1,10 +1,10 @@
 //! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
 
 use super::{
-    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Wide,
+    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Tie, Wide,
 };
 use crate::probe;
-use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, kind};
+use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, kind, tie};
 
 /// Reads one record.
 ///
@@ -40,6 +40,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Rejected> {
         }),
         kind::SOCKET_DATA => Body::Socket(data(&head, &mut fields)?),
         kind::SOCKET_END => Body::Socket(ended(&head, &mut fields)?),
+        kind::TLS_SESSION => Body::Socket(session(&head, &mut fields)?),
         kind::PROCESS => Body::Process(changed(&head, &mut fields)?),
         _ => return Err(Rejected::UnknownKind),
     };
@@ -130,9 +131,26 @@ fn ended(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
         end_reason::CLOSED => End::Closed,
         end_reason::END_OF_INPUT => End::EndOfInput,
         end_reason::FAILED => End::Failed(error),
+        end_reason::PROCESS_EXITED => End::ProcessExited,
+        end_reason::END_OF_OUTPUT => End::EndOfOutput,
         _ => return Err(Rejected::BadValue),
     };
     Ok(Socket::Ended { connection, fd, end, received: fields.u64()?, sent: fields.u64()? })
+}
+
+fn session(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
+    let (connection, carrier) = (fields.u64()?, fields.u64()?);
+    let tie = match head.detail {
+        tie::NEW => return Ok(Socket::Secured { connection, new: true }),
+        tie::MET => return Ok(Socket::Secured { connection, new: false }),
+        tie::DESCRIPTOR => Tie::Descriptor,
+        tie::NESTED => Tie::Nested,
+        tie::ORDER => Tie::Order,
+        tie::LENGTH => Tie::Length,
+        tie::DROPPED => Tie::Dropped,
+        _ => return Err(Rejected::BadValue),
+    };
+    Ok(Socket::Carried { connection, carrier, tie })
 }
 
 fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
@@ -141,6 +159,7 @@ fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
         change::EXEC => Change::Executed,
         change::EXIT => Change::Exited,
         change::MAP => Change::Mapped,
+        change::IO_URING => Change::MadeIoUring,
         _ => return Err(Rejected::BadValue),
     })
 }
@@ -239,8 +258,8 @@ mod tests {
 
     #[test]
     fn every_prefix_of_every_kind_is_rejected_or_read() {
-        for kind in 0..14 {
-            for detail in [0, 1, 2, 3, 4, 5, 64, 65] {
+        for kind in 0..15 {
+            for detail in [0, 1, 2, 3, 4, 5, 6, 7, 8, 64, 65] {
                 let full = [bytes(&head(kind, detail)), vec![0; 560]].concat();
                 for len in 0..full.len() {
                     let _ = decode(&full[..len]);
@@ -252,6 +271,20 @@ mod tests {
         let mut unknown = event::Call { head: head(kind::CALL, 0), caller: 0, args: [0; 6] };
         unknown.head.api = u16::MAX;
         assert_eq!(decode(&bytes(&unknown)).unwrap_err(), Rejected::UnknownApi);
+    }
+
+    #[test]
+    fn a_session_comes_out_as_it_went_in() {
+        let read = |detail| {
+            let head = head(kind::TLS_SESSION, detail);
+            let record = event::TlsSession { head, connection: 7, carrier: 9, reserved: 0 };
+            decode(&bytes(&record)).map(|event| event.body)
+        };
+        assert_eq!(read(tie::NEW), Ok(Body::Socket(Socket::Secured { connection: 7, new: true })));
+        assert_eq!(read(tie::MET), Ok(Body::Socket(Socket::Secured { connection: 7, new: false })));
+        let carried = Socket::Carried { connection: 7, carrier: 9, tie: Tie::Length };
+        assert_eq!(read(tie::LENGTH), Ok(Body::Socket(carried)));
+        assert_eq!(read(0), Err(Rejected::BadValue));
     }
 
     #[test]

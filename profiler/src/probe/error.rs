@@ -12,6 +12,8 @@ pub const OUT_OF_MEMORY: i64 = 2;
 #[must_use]
 pub fn name(layer: Layer, result: i64) -> Cow<'static, str> {
     let found = match layer {
+        // Its calls are not reported.
+        Layer::Tls => None,
         Layer::Nccl => NCCL.iter().find(|(code, _)| *code == result).map(|(_, name)| *name),
         Layer::Runtime => CUDA.iter().find(|(code, ..)| *code == result).map(|(_, runtime, _)| *runtime),
         Layer::Driver => CUDA.iter().find(|(code, ..)| *code == result).map(|(.., driver)| *driver),

@@ -88,6 +88,8 @@ pub enum Node {
 /// What a function does, with the positions of the arguments that tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
+    /// A function of a TLS library, which does this.
+    Tls(&'static str),
     /// Launches one kernel; the record is a launch.
     Launch,
     /// Launches one kernel whose block was set before (`cuLaunch`, CUDA 1.x).
@@ -289,6 +291,7 @@ impl Meaning {
     #[must_use]
     pub(super) fn sentence(self) -> &'static str {
         match self {
+            Self::Tls(sentence) => sentence,
             Self::Launch | Self::LegacyLaunch { .. } => "launches a kernel",
             Self::MultiLaunch { .. } => "launches kernels on several devices",
             Self::GraphLaunch { .. } => "launches an executable graph",

@@ -1,14 +1,16 @@
-//! The catalogue of GPU functions: which symbols are probed, how their arguments lie and what they mean.
+//! The catalogue of probed functions, those of GPU libraries and of TLS libraries: which symbols are probed, how their arguments lie and what they mean.
 //!
 //! The single source for `attach` (what to look for), `decode` (what a record's `api` index stands for) and
 //! `docs/probes.md`. Adding a function is adding a row. Argument positions are those of the public CUDA headers
-//! (`cuda_runtime_api.h` 12.9 and 13.5, `cuda.h` 12.9 and 13.5) and of `nccl.h` 2.32.
+//! (`cuda_runtime_api.h` 12.9 and 13.5, `cuda.h` 12.9 and 13.5) of `nccl.h` 2.32, and of
+//! `openssl/ssl.h` 1.1.1 to 3.5.
 
 mod copy;
 mod driver;
 pub mod error;
 mod meaning;
 mod nccl;
+mod openssl;
 mod page;
 mod row;
 mod runtime;
@@ -25,7 +27,7 @@ pub use row::{Api, Layer, Only, Results};
 /// count each launch twice. `_ptsz` and `_ptds` forms do not pass through the plain ones and stand beside them.
 pub const CATALOG: &[Api] = &row::flatten::<{ row::count(TABLES) }>(TABLES);
 
-const TABLES: &[&[row::Row]] = &[runtime::ROWS, driver::ROWS, nccl::ROWS];
+const TABLES: &[&[row::Row]] = &[runtime::ROWS, driver::ROWS, nccl::ROWS, openssl::ROWS];
 
 /// The entry of a record's `api` index, if this program knows it.
 #[must_use]

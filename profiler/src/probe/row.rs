@@ -13,11 +13,19 @@ pub enum Layer {
     Driver,
     /// libnccl: collectives between devices.
     Nccl,
+    /// libssl, or another library with its interface: what requests arrive in.
+    Tls,
 }
 
 impl Layer {
     /// All of them, in the order of the page of probes.
-    pub const ALL: [Self; 3] = [Self::Runtime, Self::Driver, Self::Nccl];
+    pub const ALL: [Self; 4] = [Self::Runtime, Self::Driver, Self::Nccl, Self::Tls];
+
+    /// Whether it is one of a GPU.
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        self != Self::Tls
+    }
 
     /// The library's name.
     #[must_use]
@@ -26,6 +34,7 @@ impl Layer {
             Self::Runtime => "libcudart",
             Self::Driver => "libcuda",
             Self::Nccl => "libnccl",
+            Self::Tls => "libssl",
         }
     }
 }

@@ -81,7 +81,8 @@ fn highest(meaning: Meaning) -> u8 {
 
 #[test]
 fn arguments_beyond_the_registers_come_in_wide_records() {
-    for (api, cookie) in cookies() {
+    // The shapes of TLS functions are numbers of their own.
+    for (api, cookie) in cookies().filter(|(api, _)| api.layer.is_gpu()) {
         let wide = matches!(cookie.shape, shape::WIDE | shape::WIDE_SUM | shape::WIDE_VOLUMES);
         assert!(wide || highest(api.meaning) < 6, "{}", api.symbol);
         assert!(!wide || cookie.report == report::ENTRY, "{}: wide records are sent at entry", api.symbol);

@@ -216,7 +216,7 @@ fn attributes(request: &Request, parts: &Parts) -> Vec<Attribute> {
         );
         list.push_some(name::USER_AGENT_ORIGINAL, head.user_agent.as_deref().map(text));
     }
-    list.push(name::URL_SCHEME, text("http"));
+    list.push(name::URL_SCHEME, text(if request.is_encrypted { "https" } else { "http" }));
     list.push_some(name::HTTP_ROUTE, request.route.map(|route| text(route.template)));
     list.push_some(
         name::HTTP_RESPONSE_STATUS_CODE,

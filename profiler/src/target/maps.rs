@@ -80,6 +80,15 @@ pub fn gpu_layer(name: &str) -> Option<Layer> {
     }
 }
 
+/// The layer a library belongs to, by its file name: a GPU layer, or OpenSSL's libssl, of which wheels and conda bring
+/// copies of their own (`libssl-7f2c44d5.so.3`).
+#[must_use]
+pub fn layer(name: &str) -> Option<Layer> {
+    let is_tls =
+        name.strip_prefix("libssl").is_some_and(|rest| rest.starts_with(".so") || rest.starts_with('-'));
+    gpu_layer(name).or_else(|| (is_tls && name.contains(".so")).then_some(Layer::Tls))
+}
+
 /// The executable file mappings of `pid`, in order of address.
 ///
 /// # Errors

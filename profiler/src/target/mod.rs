@@ -8,12 +8,12 @@ mod process;
 mod reach;
 mod socket;
 
-pub use maps::{FileId, Mapping, gpu_layer, mappings};
+pub use maps::{FileId, Mapping, gpu_layer, layer, mappings};
 pub use process::{
     Identity, ProcessError, children_of, descendants, identity, is_process, require, start_ticks, threads,
 };
 pub use reach::{InReach, StatId, in_reach};
-pub use socket::{Address, OpenSocket, listener_address, listeners, open_connections};
+pub use socket::{Address, OpenSocket, has_io_uring, listener_address, listeners, open_connections};
 
 /// A process of the target group.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -60,6 +60,14 @@ pub fn listener_address(pid: u32, fd: u32) -> Option<Address> {
     Table::read(pid).listening.get(&socket_inode(pid, fd)?).cloned()
 }
 
+/// Whether a process has an io_uring open now.
+#[must_use]
+pub fn has_io_uring(pid: u32) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let mut targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.any(|target| target.as_os_str() == "anon_inode:[io_uring]")
+}
+
 fn socket_inode(pid: u32, fd: u32) -> Option<u64> {
     let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()

@@ -39,6 +39,8 @@ pub struct Summary {
     pub requests: Requests,
     /// Connections.
     pub connections: Connections,
+    /// What may have gone unseen.
+    pub blind: Vec<Blind>,
     /// Steps.
     pub steps: Steps,
     /// The loss equations.
@@ -67,6 +69,14 @@ pub struct Process {
     pub comm: String,
     pub role: String,
     pub gpu: bool,
+}
+
+/// One of `blind`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Blind {
+    pub pid: u32,
+    pub reason: String,
 }
 
 /// `launches`.
@@ -192,6 +202,8 @@ pub struct Connections {
     pub total: u64,
     pub found_open: u64,
     pub tls: u64,
+    pub tls_unread: u64,
+    pub tls_doubts: u64,
     pub http2: u64,
     pub other: u64,
     pub not_watched: u64,

@@ -2,18 +2,25 @@
 
 use profiler_common::{
     event::{SocketEnd, SocketOpen, end_reason, kind},
-    stream::{Descriptor, Stream, mode},
+    stream::{BRIEF, Descriptor, REDUCED, Stream, TURN_BYTES, WISHES as WISHES_ENTRIES, Wish, mode},
 };
 
-use super::Exit;
+use super::{Exit, inherit};
 use crate::{
     atomic::Word,
-    map::{self, DESCRIPTORS, STREAMS},
+    emit::{Tally, Task},
+    map::{self, CURSOR, DESCRIPTORS, STREAMS, WISHES},
+    probe::payload::Allowance,
 };
 
-/// Descriptors that one `close_range` is followed over. Servers use the call in a child that is about to exec,
-/// where nothing is tracked; the verifier wants a bound.
-const LONGEST_RANGE: u32 = 16;
+/// Descriptors that one `close_range` is followed over.
+const LONGEST_RANGE: u64 = 1024;
+
+/// `SOCK_CLOEXEC` of `accept4` (include/linux/net.h).
+const CLOSE_ON_EXEC: u64 = 0o2000000;
+
+/// How HTTP/2 opens: `PRI ` (RFC 9113, section 3.4).
+const PREFACE: u32 = u32::from_le_bytes(*b"PRI ");
 
 /// A connection that the kernel side knows, with the words of it that change.
 #[derive(Clone, Copy)]
@@ -23,7 +30,27 @@ pub struct Connection {
     stream: *mut Stream,
 }
 
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident: $ty:ty),* $(,)?) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        fn $name(self) -> Word<$ty> {
+            // SAFETY: map values stay mapped while the program runs, and their fields are aligned.
+            unsafe { Word::new(&raw mut (*self.stream).$name) }
+        }
+    )*};
+}
+
 impl Connection {
+    words! {
+        received: u64,
+        sent: u64,
+        request_from: u64,
+        response_from: u64,
+        mode: u32,
+        descriptors: u32,
+    }
+
     /// The connection behind a descriptor.
     #[inline(always)]
     pub fn behind(tgid: u32, fd: u32) -> Option<Self> {
@@ -32,44 +59,104 @@ impl Connection {
         Self::with_id(id)
     }
 
+    /// Whether there is one.
     #[inline(always)]
-    fn with_id(id: u64) -> Option<Self> {
+    pub fn is_behind(tgid: u32, fd: u32) -> bool {
+        DESCRIPTORS.get_ptr(Descriptor { tgid, fd }).is_some()
+    }
+
+    /// The connection of this id.
+    #[inline(always)]
+    pub fn with_id(id: u64) -> Option<Self> {
         Some(Self { id, stream: STREAMS.get_ptr_mut(id)? })
     }
 
-    /// Bytes the target has read.
+    /// Enters a new stream; its connection has no descriptor yet.
     #[inline(always)]
-    pub fn received(self) -> Word<u64> {
-        // SAFETY: map values stay mapped while the program runs, and their fields are aligned.
-        unsafe { Word::new(&raw mut (*self.stream).received) }
+    pub fn enter(tally: Tally) -> Option<u64> {
+        let id = map::next_connection()?;
+        let stream = Stream { descriptors: 1, ..Stream::EMPTY };
+        if STREAMS.insert(id, stream, 0).is_err() {
+            tally.map_full();
+            return None;
+        }
+        Some(id)
     }
 
-    /// Bytes the target has written.
+    /// Counts bytes that went by; returns where they stand. A write ends the turn of the client, and a read that of the
+    /// target.
     #[inline(always)]
-    pub fn sent(self) -> Word<u64> {
-        // SAFETY: as in `received`.
-        unsafe { Word::new(&raw mut (*self.stream).sent) }
+    pub fn moved(self, sent: bool, bytes: u64) -> u64 {
+        if sent {
+            self.request_from().set(self.received().get());
+            self.sent().fetch_add(bytes)
+        } else {
+            self.response_from().set(self.sent().get());
+            self.received().fetch_add(bytes)
+        }
     }
 
-    /// Whether user space wants its payload.
+    /// How much of the bytes at `position` may travel; `None` for nothing, not even that they went by.
     #[inline(always)]
-    pub fn is_off(self) -> bool {
-        self.mode().get() & mode::OFF != 0
+    pub fn allowance(self, sent: bool, position: u64) -> Option<Allowance> {
+        let mode = self.mode().get();
+        if mode & mode::TLS != 0 {
+            return None;
+        }
+        if let Some(wish) = WISHES.get(self.id as u32 & (WISHES_ENTRIES - 1))
+            && wish.connection == self.id
+        {
+            if wish.brief_while == Wish::NOTHING {
+                return None;
+            }
+            if sent && wish.brief_while == self.received().get() {
+                return Some(Allowance::cut(BRIEF));
+            }
+        }
+        let from = if sent { self.response_from() } else { self.request_from() };
+        let whole = mode & mode::WHOLE != 0 || position.wrapping_sub(from.get()) < TURN_BYTES;
+        Some(if whole { Allowance::WHOLE } else { Allowance::cut(REDUCED) })
+    }
+
+    /// Takes what the first bytes say about the protocol: a TLS record has its type, from 20 to 23, and its version,
+    /// which begins with 3 (RFC 8446, section 5.1).
+    #[inline(always)]
+    pub fn opens_with(self, bytes: u32) {
+        if bytes == PREFACE {
+            self.mode().or(mode::WHOLE);
+        }
+        let [kind, version, ..] = bytes.to_le_bytes();
+        if matches!(kind, 20..=23) && version == 3 {
+            self.mode().or(mode::TLS);
+        }
+    }
+
+    /// Whether it opened like TLS.
+    #[inline(always)]
+    pub fn is_tls(self) -> bool {
+        self.mode().get() & mode::TLS != 0
     }
 
     /// Reports an end of the connection or of one of its directions. `once` is the bit of the mode that remembers
     /// it: a server that reads on behind the end must not flood the ring.
     #[inline(always)]
-    pub fn ended(self, exit: &Exit, reason: u16, error: u32, once: u32) {
-        if self.mode().fetch_or(once) & once == 0 {
-            self.report_end(exit, exit.args[0] as u32, reason, error);
+    pub fn ended(self, exit: &Exit, fd: u32, reason: u16, error: u32, once: u32) {
+        if self.first_time(once) {
+            self.report_end(exit.tally, exit.task, exit.number as u16, [fd, error], reason);
         }
     }
 
+    /// Whether `once`, a bit of the mode, was not set before.
     #[inline(always)]
-    fn report_end(self, exit: &Exit, fd: u32, reason: u16, error: u32) {
-        exit.tally.send(SocketEnd {
-            head: exit.task.head(kind::SOCKET_END, exit.number as u16, reason),
+    pub fn first_time(self, once: u32) -> bool {
+        self.mode().fetch_or(once) & once == 0
+    }
+
+    /// Reports its end, `[fd, error]` and all.
+    #[inline(always)]
+    pub fn report_end(self, tally: Tally, task: Task, api: u16, [fd, error]: [u32; 2], reason: u16) {
+        tally.send(SocketEnd {
+            head: task.head(kind::SOCKET_END, api, reason),
             connection: self.id,
             fd,
             error,
@@ -78,34 +165,31 @@ impl Connection {
         });
     }
 
+    /// Another descriptor refers to it.
     #[inline(always)]
-    fn mode(self) -> Word<u32> {
-        // SAFETY: as in `received`.
-        unsafe { Word::new(&raw mut (*self.stream).mode) }
-    }
-
-    #[inline(always)]
-    fn descriptors(self) -> Word<u32> {
-        // SAFETY: as in `received`.
-        unsafe { Word::new(&raw mut (*self.stream).descriptors) }
+    pub fn refer(self, tally: Tally, tgid: u32, fd: u32) -> bool {
+        self.descriptors().add(1);
+        if DESCRIPTORS.insert(Descriptor { tgid, fd }, self.id, 0).is_err() {
+            self.descriptors().fetch_sub(1);
+            tally.map_full();
+            return false;
+        }
+        true
     }
 }
 
 /// The target accepted a connection on `listener`; the result is its descriptor.
 #[inline(always)]
-pub fn opened(exit: &Exit, listener: u32) {
+pub fn opened(exit: &Exit, listener: u32, flags: u64) {
     let fd = exit.result as u32;
     // The number can still stand for a connection whose close was not seen, such as one at exec.
-    forget(exit, fd);
-    let Some(connection) = map::next_connection() else { return };
-    let stream = Stream { received: 0, sent: 0, mode: mode::FULL, descriptors: 1 };
-    if STREAMS.insert(connection, stream, 0).is_err() {
-        return exit.tally.map_full();
-    }
+    forget(exit, fd, end_reason::CLOSED);
+    let Some(connection) = Connection::enter(exit.tally) else { return };
     if DESCRIPTORS.insert(Descriptor { tgid: exit.task.tgid, fd }, connection, 0).is_err() {
         let _ = STREAMS.remove(connection);
         return exit.tally.map_full();
     }
+    inherit::remember(exit.task.tgid, fd, flags & CLOSE_ON_EXEC != 0);
     exit.tally.send(SocketOpen {
         head: exit.task.head(kind::SOCKET_OPEN, exit.number as u16, 0),
         connection,
@@ -117,18 +201,34 @@ pub fn opened(exit: &Exit, listener: u32) {
 /// The target closed a descriptor.
 #[inline(always)]
 pub fn closed(exit: &Exit, fd: u32) {
-    forget(exit, fd);
+    forget(exit, fd, end_reason::CLOSED);
+}
+
+/// The target sends nothing more on a descriptor, if `how` says so (`SHUT_WR`, `SHUT_RDWR`).
+#[inline(always)]
+pub fn shut_down(exit: &Exit, fd: u32, how: u64) {
+    if how == 0 {
+        return;
+    }
+    if let Some(connection) = Connection::behind(exit.task.tgid, fd) {
+        connection.ended(exit, fd, end_reason::END_OF_OUTPUT, 0, mode::OUTPUT_ENDED);
+    }
 }
 
 /// The target closed all descriptors from `first` to `last`.
 #[inline(always)]
 pub fn closed_range(exit: &Exit, first: u32, last: u32) {
-    for n in 0..LONGEST_RANGE {
-        let fd = first.saturating_add(n);
-        if fd > last {
+    // As in the transfer of payload: the value belongs to this program while it runs.
+    let Some(cursor) = CURSOR.get(0) else { return };
+    let next = &cursor.skip;
+    next.set(u64::from(first));
+    for _ in 0..LONGEST_RANGE {
+        let fd = next.get();
+        if fd > u64::from(last) {
             return;
         }
-        forget(exit, fd);
+        forget(exit, fd as u32, end_reason::CLOSED);
+        next.set(fd + 1);
     }
 }
 
@@ -139,12 +239,9 @@ pub fn duplicated(exit: &Exit, old: u32) {
     if new == old {
         return;
     }
-    forget(exit, new);
-    let Some(connection) = Connection::behind(exit.task.tgid, old) else { return };
-    connection.descriptors().add(1);
-    if DESCRIPTORS.insert(Descriptor { tgid: exit.task.tgid, fd: new }, connection.id, 0).is_err() {
-        connection.descriptors().fetch_sub(1);
-        exit.tally.map_full();
+    forget(exit, new, end_reason::CLOSED);
+    if let Some(connection) = Connection::behind(exit.task.tgid, old) {
+        connection.refer(exit.tally, exit.task.tgid, new);
     }
 }
 
@@ -155,7 +252,7 @@ pub fn duplicated(exit: &Exit, old: u32) {
 /// checks an exported function apart from its callers and would know nothing of `exit`.
 #[cfg_attr(not(feature = "log"), unsafe(no_mangle))]
 #[inline(never)]
-fn forget(exit: &Exit, fd: u32) {
+pub fn forget(exit: &Exit, fd: u32, reason: u16) {
     let key = Descriptor { tgid: exit.task.tgid, fd };
     // SAFETY: the value is one aligned word, which is copied at once.
     let Some(id) = DESCRIPTORS.get_ptr(key).map(|id| unsafe { *id }) else { return };
@@ -164,6 +261,6 @@ fn forget(exit: &Exit, fd: u32) {
     if connection.descriptors().fetch_sub(1) > 1 {
         return;
     }
-    connection.report_end(exit, fd, end_reason::CLOSED, 0);
+    connection.report_end(exit.tally, exit.task, exit.number as u16, [fd, 0], reason);
     let _ = STREAMS.remove(id);
 }

@@ -1,31 +1,28 @@
 //! What stays unseen in a process, in words that say what it means for what is shown.
 
-use super::library::short;
+use super::library::{LibraryReport, short};
 use super::{Grade, Section};
-use crate::attach::Role;
+use crate::attach::{self, Role};
 use crate::probe::Layer;
-use crate::target::Mapping;
+use crate::target::{self, Mapping};
 
 const SUBJECT: &str = "blind spot";
 
 /// Adds what cannot be seen of a process that maps these files.
 pub fn add(section: &mut Section, pid: u32, files: &[&Mapping]) {
     for mapping in files {
-        if mapping.name().starts_with("libssl") {
-            section.add(
-                Grade::Note,
-                mapping.name(),
-                "TLS: requests that arrive encrypted are not read yet, only counted",
-            );
-        } else if mapping.name().starts_with("libamdhip64") {
+        if let Some(why) = attach::unreadable_tls(&mapping.openable(pid)) {
+            section.add(Grade::Note, mapping.name(), why);
+        }
+        if mapping.name().starts_with("libamdhip64") {
             section.add(Grade::Note, mapping.name(), "HIP calls are not probed yet");
         }
     }
-    if uses_io_uring(pid) {
+    if target::has_io_uring(pid) {
         let detail = "io_uring: requests read and answered through it pass no system call that is watched";
         section.add(Grade::Note, SUBJECT, detail);
     }
-    if !section.libraries.is_empty() {
+    if section.libraries.iter().any(LibraryReport::is_gpu) {
         gpu(section);
     }
 }
@@ -55,11 +52,4 @@ fn gpu(section: &mut Section) {
             .to_owned(),
     );
     notes.into_iter().for_each(|note| section.add(Grade::Note, SUBJECT, note));
-}
-
-/// Whether a ring is open now.
-fn uses_io_uring(pid: u32) -> bool {
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let mut targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.any(|target| target.as_os_str() == "anon_inode:[io_uring]")
 }

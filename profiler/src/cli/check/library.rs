@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// A GPU library of the process, with every function.
+/// A GPU or TLS library of the process, with every function.
 #[derive(Clone, Debug, Serialize)]
 pub struct LibraryReport {
     /// Path as the process sees it.
@@ -92,6 +92,11 @@ impl LibraryReport {
     /// The file's own name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it has to do with a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.roles.iter().any(|role| role.is_gpu())
     }
 
     /// Whether any function of it is probed.

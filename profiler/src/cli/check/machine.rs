@@ -31,7 +31,7 @@ pub fn section() -> Section {
             "raw tracepoint: the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)",
         );
     }
-    if std::path::Path::new("/sys/kernel/tracing/events/sched/sched_process_fork").exists() {
+    if std::path::Path::new("/sys/kernel/tracing/events/task/task_newtask").exists() {
         section.add(Grade::Ok, "process hooks", "sched tracepoints");
     } else {
         section.add(

@@ -16,7 +16,7 @@ pub fn sections(pid: u32) -> Vec<Section> {
         return vec![section];
     }
     let mut sections: Vec<_> = target::descendants(pid).into_iter().map(section).collect();
-    let any_gpu = sections.iter().any(|section| !section.libraries.is_empty());
+    let any_gpu = sections.iter().any(|section| section.libraries.iter().any(LibraryReport::is_gpu));
     if let (false, Some(first)) = (any_gpu, sections.first_mut()) {
         first.add(
             Grade::Note,
@@ -52,7 +52,7 @@ fn section(pid: u32) -> Section {
 }
 
 fn library(section: &mut Section, pid: u32, mapping: &Mapping) {
-    let layer = target::gpu_layer(mapping.name());
+    let layer = target::layer(mapping.name());
     match attach::inspect(&mapping.openable(pid), layer) {
         Ok(library) if library.is_of_interest() => {
             let report = LibraryReport::new(mapping, &library);

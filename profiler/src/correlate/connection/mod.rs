@@ -1,0 +1,424 @@
+//! Socket events → requests: one observer per stream of bytes, and the requests under way on it.
+//!
+//! A stream is an accepted connection, or what a TLS library deciphers of one. The latter has an id of its own, and is
+//! tied to its carrier as soon as that is known: from then on it ends with it, and listens where it listens.
+
+mod observer;
+mod order;
+
+use super::Outcomes;
+use super::request::{Evidence, Outcome, Request};
+use super::share::Share;
+use super::step::Step;
+use crate::decode::{self, Socket, Tie};
+use crate::http::{Direction, End, Signal, SignalKind};
+use crate::target::Address;
+use observer::{Observer, Uninteresting};
+use order::{Chunk, Order};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+
+/// Connections watched at once. Beyond it new ones are left alone and counted: a server with this many open
+/// connections holds more memory for them than we do.
+const MOST_CONNECTIONS: usize = 65_536;
+
+/// How long bytes wait for those before them. Records are late by the time between a system call and its record:
+/// microseconds, and a scheduler's turn on a full machine.
+const LATE_NS: u64 = 200_000_000;
+
+/// The connections of a target group.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: HashMap<u64, Connection>,
+    /// Connections with requests under way.
+    busy: BTreeSet<u64>,
+    /// Connections with bytes that run ahead.
+    ahead: BTreeSet<u64>,
+    /// What each listening descriptor listens on, if somebody has looked and found it.
+    listeners: HashMap<(u32, u32), Option<Address>>,
+    /// Listening descriptors that nobody has been asked to look at.
+    unasked: Vec<(u32, u32)>,
+    signals: Vec<Signal>,
+    counts: ConnectionCounts,
+}
+
+/// What became of the connections since the attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ConnectionCounts {
+    /// Seen.
+    pub total: u64,
+    /// Open before the attach.
+    pub found_open: u64,
+    /// TLS, whether what they carry was read or not.
+    pub tls: u64,
+    /// TLS of which nothing was read: the library is not probed.
+    pub tls_unread: u64,
+    /// Ties of TLS sessions to their connections that turned out wrong.
+    pub tls_doubts: u64,
+    /// HTTP/2.
+    pub http2: u64,
+    /// No protocol we know.
+    pub other: u64,
+    /// Left alone because too many were open.
+    pub not_watched: u64,
+}
+
+/// How much of a connection's payload is of use from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// None.
+    Nothing,
+    /// What the target sends needs no contents, as long as it has read no more than this.
+    BriefWhile(u64),
+}
+
+#[derive(Debug)]
+struct Connection {
+    pid: u32,
+    origin: Origin,
+    observer: Observer,
+    received: Order,
+    sent: Order,
+    requests: Vec<Request>,
+    /// It opened like TLS.
+    is_tls: bool,
+    /// The stream of what a TLS library deciphers of it.
+    session: Option<u64>,
+}
+
+/// Where a stream comes from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// Accepted on this descriptor.
+    Descriptor(u32),
+    /// Found open, and what it was accepted on.
+    Address(Address),
+    /// Deciphered from this connection, once that is known.
+    Carrier(Option<u64>),
+}
+
+impl Connections {
+    /// Requests under way.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.under_way().count()
+    }
+
+    /// The requests under way.
+    pub fn under_way(&self) -> impl Iterator<Item = &Request> {
+        self.busy.iter().filter_map(|id| self.open.get(id)).flat_map(|connection| &connection.requests)
+    }
+
+    /// What became of the connections.
+    #[must_use]
+    pub fn counts(&self) -> ConnectionCounts {
+        let unread = self.open.values().filter(|connection| connection.is_unread()).count() as u64;
+        ConnectionCounts { tls_unread: self.counts.tls_unread + unread, ..self.counts }
+    }
+
+    pub(super) fn found_open(&mut self, pid: u32, id: u64, address: Address) {
+        self.counts.found_open += 1;
+        self.counts.total += 1;
+        self.insert(id, pid, Origin::Address(address), true);
+    }
+
+    pub(super) fn set_listener(&mut self, pid: u32, fd: u32, address: Address) {
+        self.listeners.insert((pid, fd), Some(address));
+    }
+
+    pub(super) fn unknown_listeners(&mut self) -> Vec<(u32, u32)> {
+        // Asked once: an address that cannot be found now will not be found later.
+        std::mem::take(&mut self.unasked)
+    }
+
+    pub(super) fn event(&mut self, pid: u32, time_ns: u64, socket: Socket, out: &mut Outcomes) {
+        match socket {
+            Socket::Opened { connection, listener_fd, .. } => {
+                if let Entry::Vacant(unknown) = self.listeners.entry((pid, listener_fd)) {
+                    unknown.insert(None);
+                    self.unasked.push((pid, listener_fd));
+                }
+                self.counts.total += 1;
+                self.insert(connection, pid, Origin::Descriptor(listener_fd), false);
+            }
+            Socket::Secured { connection, new } => self.insert(connection, pid, Origin::Carrier(None), !new),
+            Socket::Carried { connection, carrier, tie } => self.tie(connection, carrier, tie),
+            Socket::Data { connection, direction, position, bytes, lost_after } => {
+                self.data(connection, direction, Chunk { position, time_ns, bytes, lost_after }, out);
+            }
+            Socket::Ended { connection, end, received, sent, .. } => {
+                self.ended(connection, end, time_ns, [received, sent], out);
+            }
+        }
+    }
+
+    /// Time passed: bytes before those that wait are lost.
+    pub(super) fn tick(&mut self, now_ns: u64, out: &mut Outcomes) {
+        let late = now_ns.saturating_sub(LATE_NS);
+        for id in self.ahead.clone() {
+            self.observe(id, out, |connection, signals| connection.give_up_before(late, signals));
+        }
+    }
+
+    pub(super) fn process_gone(&mut self, pid: u32, time_ns: u64, out: &mut Outcomes) {
+        let gone = self.open.extract_if(|_, connection| connection.pid == pid);
+        for (id, connection) in gone {
+            self.busy.remove(&id);
+            self.ahead.remove(&id);
+            self.counts.tls_unread += u64::from(connection.is_unread());
+            for mut request in connection.requests {
+                request.finish(time_ns, Outcome::Lost);
+                out.requests.push(request);
+            }
+        }
+        self.listeners.retain(|(of, _), _| *of != pid);
+    }
+
+    /// Gives a closed step to the requests that may have ridden in it; returns how many they are.
+    ///
+    /// A request may have: it was there, whole, before the step's first operation, it asks a model to run, and it
+    /// is not over yet.
+    pub(super) fn ride(&mut self, step: &Step, rotation: u64) -> u64 {
+        let may_ride = |request: &Request| {
+            request.is_inference() && request.arrived_ns.is_some_and(|at| at <= step.start_ns)
+        };
+        let members = self.under_way().filter(|request| may_ride(request)).count() as u64;
+        if members == 0 {
+            return 0;
+        }
+        let evidence = if members == 1 { Evidence::E2 } else { Evidence::E3 };
+        let whole = Share::whole(step);
+        let mut turn = rotation % members;
+        for id in &self.busy {
+            let Some(connection) = self.open.get_mut(id) else { continue };
+            for request in connection.requests.iter_mut().filter(|request| may_ride(request)) {
+                request.ride(step, &whole.part(turn, members), evidence);
+                turn = (turn + 1) % members;
+            }
+        }
+        members
+    }
+
+    fn insert(&mut self, id: u64, pid: u32, origin: Origin, mid_stream: bool) {
+        if self.open.len() >= MOST_CONNECTIONS {
+            self.counts.not_watched += 1;
+            return;
+        }
+        let connection = Connection {
+            pid,
+            origin,
+            observer: Observer::new(mid_stream),
+            received: Order::default(),
+            sent: Order::default(),
+            requests: Vec::new(),
+            is_tls: false,
+            session: None,
+        };
+        self.open.insert(id, connection);
+    }
+
+    /// A session is tied to its carrier, or cut loose.
+    fn tie(&mut self, session: u64, carrier: u64, tie: Tie) {
+        let Some(Connection { origin: Origin::Carrier(known), .. }) = self.open.get_mut(&session) else {
+            return;
+        };
+        let before = std::mem::replace(known, (tie != Tie::Dropped).then_some(carrier));
+        self.counts.tls_doubts += u64::from(tie == Tie::Dropped);
+        if let Some(loose) = before.and_then(|before| self.open.get_mut(&before)) {
+            loose.session = None;
+        }
+        if let (true, Some(carrier)) = (tie != Tie::Dropped, self.open.get_mut(&carrier)) {
+            carrier.session = Some(session);
+        }
+    }
+
+    fn data(&mut self, id: u64, direction: decode::Direction, chunk: Chunk, out: &mut Outcomes) {
+        self.observe(id, out, |connection, signals| connection.take_chunk(direction, chunk, signals));
+    }
+
+    fn ended(&mut self, id: u64, end: decode::End, time_ns: u64, totals: [u64; 2], out: &mut Outcomes) {
+        let (end, last) = match end {
+            decode::End::Closed => (End::Closed, true),
+            decode::End::ProcessExited => (End::ProcessExited, true),
+            decode::End::EndOfInput => (End::EndOfInput, false),
+            decode::End::EndOfOutput => (End::SentAll, false),
+            decode::End::Failed(_) => (End::Failed, false),
+        };
+        let session = self.open.get(&id).and_then(|connection| connection.session);
+        self.observe(id, out, |connection, signals| {
+            connection.end(end, time_ns, last.then_some(totals), signals);
+            None
+        });
+        if let Some(session) = session {
+            self.observe(session, out, |connection, signals| {
+                connection.end(end, time_ns, None, signals);
+                None
+            });
+        }
+        if last {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.busy.remove(&id);
+        self.ahead.remove(&id);
+        let Some(connection) = self.open.remove(&id) else { return };
+        self.counts.tls_unread += u64::from(connection.is_unread());
+        // A session goes with its carrier. Without one it has been freed first.
+        if let Some(session) = connection.session {
+            self.forget(session);
+        }
+    }
+
+    /// Lets the observer of a connection see something, and its requests take the signals.
+    fn observe(
+        &mut self,
+        id: u64,
+        out: &mut Outcomes,
+        see: impl FnOnce(&mut Connection, &mut Vec<Signal>) -> Option<Uninteresting>,
+    ) {
+        let Some(connection) = self.open.get_mut(&id) else { return };
+        let uninteresting = see(connection, &mut self.signals);
+        if connection.received.waits() || connection.sent.waits() {
+            self.ahead.insert(id);
+        } else {
+            self.ahead.remove(&id);
+        }
+        self.settle(id, out);
+        if let Some(why) = uninteresting {
+            self.leave_alone(id, why, out);
+        }
+    }
+
+    /// Requests take the signals.
+    fn settle(&mut self, id: u64, out: &mut Outcomes) {
+        if self.signals.is_empty() {
+            return;
+        }
+        let server = self.server(id);
+        let Some(connection) = self.open.get_mut(&id) else { return };
+        for signal in self.signals.drain(..) {
+            if connection.needs_no_contents(&signal) {
+                out.payload.push((id, Payload::BriefWhile(connection.received.position())));
+            }
+            connection.take(id, &server, signal, &mut out.requests);
+        }
+        if connection.requests.is_empty() {
+            self.busy.remove(&id);
+        } else {
+            self.busy.insert(id);
+        }
+    }
+
+    /// A connection that speaks nothing we read is left alone as soon as that is clear.
+    fn leave_alone(&mut self, id: u64, why: Uninteresting, out: &mut Outcomes) {
+        match why {
+            Uninteresting::Tls => self.counts.tls += 1,
+            Uninteresting::Unknown => self.counts.other += 1,
+        }
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.is_tls = why == Uninteresting::Tls;
+        }
+        out.payload.push((id, Payload::Nothing));
+    }
+
+    /// What the connection was accepted on, or its carrier.
+    fn server(&self, id: u64) -> Option<Address> {
+        let connection = self.open.get(&id)?;
+        match &connection.origin {
+            Origin::Address(address) => Some(address.clone()),
+            Origin::Descriptor(fd) => self.listeners.get(&(connection.pid, *fd))?.clone(),
+            // What carries a session is no session, so this ends.
+            Origin::Carrier(carrier) => self.server((*carrier)?),
+        }
+    }
+}
+
+impl Connection {
+    fn is_unread(&self) -> bool {
+        self.is_tls && self.session.is_none()
+    }
+
+    /// Takes bytes as they come and shows them to the observer as they went.
+    fn take_chunk(
+        &mut self,
+        direction: decode::Direction,
+        chunk: Chunk,
+        signals: &mut Vec<Signal>,
+    ) -> Option<Uninteresting> {
+        let Self { observer, received, sent, .. } = self;
+        let (direction, order, other, opposite) = match direction {
+            decode::Direction::Received => (Direction::Request, received, sent, Direction::Response),
+            decode::Direction::Sent => (Direction::Response, sent, received, Direction::Request),
+        };
+        let mut uninteresting = None;
+        // The other side's turn came after what waits there.
+        other.give_up(&mut |chunk| {
+            uninteresting = uninteresting.or(observer.on_chunk(opposite, &chunk, signals))
+        });
+        order.take(chunk, &mut |chunk| {
+            uninteresting = uninteresting.or(observer.on_chunk(direction, &chunk, signals));
+        });
+        uninteresting
+    }
+
+    fn give_up_before(&mut self, late_ns: u64, signals: &mut Vec<Signal>) -> Option<Uninteresting> {
+        let mut uninteresting = None;
+        for (order, direction) in
+            [(&mut self.received, Direction::Request), (&mut self.sent, Direction::Response)]
+        {
+            order.give_up_before(late_ns, &mut |chunk| {
+                uninteresting = uninteresting.or(self.observer.on_chunk(direction, &chunk, signals));
+            });
+        }
+        uninteresting
+    }
+
+    /// Records that were lost before a close show in its totals alone. At other ends another thread may still be between
+    /// its write and its record.
+    fn end(&mut self, end: End, time_ns: u64, totals: Option<[u64; 2]>, signals: &mut Vec<Signal>) {
+        self.give_up_before(u64::MAX, signals);
+        if let Some([received, sent]) = totals {
+            self.observer.on_total(Direction::Request, received, time_ns, signals);
+            self.observer.on_total(Direction::Response, sent, time_ns, signals);
+        }
+        self.observer.on_end(end, time_ns, signals);
+    }
+
+    /// Whether the response that begins here has contents that are not read: its framing is all that is wanted.
+    fn needs_no_contents(&self, signal: &Signal) -> bool {
+        matches!(&signal.kind, SignalKind::ResponseHead(head) if head.opaque)
+    }
+
+    fn take(&mut self, id: u64, server: &Option<Address>, signal: Signal, finished: &mut Vec<Request>) {
+        let exchange = signal.exchange;
+        let index =
+            self.requests.iter().position(|request| request.exchange == exchange).unwrap_or_else(|| {
+                self.requests.push(Request::new(self.pid, id, exchange, signal.time_ns));
+                self.requests.len() - 1
+            });
+        let Some(request) = self.requests.get_mut(index) else { return };
+        if request.take(signal) {
+            let mut request = self.requests.remove(index);
+            request.server.clone_from(server);
+            request.is_encrypted = matches!(self.origin, Origin::Carrier(_));
+            finished.push(request);
+        }
+    }
+}
+
+impl Request {
+    /// Takes its part of a step that it may have ridden in.
+    fn ride(&mut self, step: &Step, part: &Share, evidence: Evidence) {
+        self.evidence = match self.first_step_ns {
+            None => evidence,
+            Some(_) => self.evidence.max(evidence),
+        };
+        self.first_step_ns.get_or_insert(step.start_ns);
+        match self.first_token_ns {
+            None => self.prefill.add(part),
+            Some(_) => self.decode.add(part),
+        }
+    }
+}
