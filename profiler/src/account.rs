@@ -212,6 +212,8 @@ pub struct Requests {
     pub partial: u64,
     /// Under way when the observation ended.
     pub in_flight: u64,
+    /// Moments of requests that broke the rules of a request's life: bugs of gpuspan, or of clocks.
+    pub violations: u64,
     /// Tokens of prompts, as the server reported them.
     pub input_tokens: u64,
     /// Tokens generated, as the server reported them.

@@ -300,6 +300,7 @@ impl Requests {
         self.total += 1;
         *self.by_status.entry(status).or_default() += 1;
         *self.by_outcome.entry(request.outcome.name()).or_default() += 1;
+        self.violations += request.life.violations;
         self.streaming += u64::from(request.streaming != crate::http::Streaming::None);
         self.partial += u64::from(request.outcome == crate::correlate::Outcome::Partial);
         self.input_tokens += request.usage.input.unwrap_or(0);

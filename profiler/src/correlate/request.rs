@@ -3,6 +3,7 @@
 //! In: [`Signal`]s of the HTTP observer and the shares of steps it rode in. Out: a [`Request`], finished exactly
 //! once. A state that was skipped stays `None`: unknown, not zero.
 
+use super::life::{Hook, Life, State, Transition};
 use super::share::Share;
 use crate::http::{self, Fact, RequestFacts, RequestHead, ServerCount, Signal, SignalKind, Streaming, Usage};
 use crate::server::route::{self, Route};
@@ -59,6 +60,19 @@ impl Outcome {
     pub const ALL: [Self; 6] =
         [Self::Completed, Self::Aborted, Self::Rejected, Self::Error, Self::Partial, Self::Lost];
 
+    /// The state that a request is in then.
+    #[must_use]
+    pub fn state(self) -> State {
+        match self {
+            Self::Completed => State::ResponseDone,
+            Self::Aborted => State::Aborted,
+            Self::Rejected => State::Rejected,
+            Self::Error => State::Error,
+            Self::Partial => State::Partial,
+            Self::Lost => State::Lost,
+        }
+    }
+
     /// The value of `gpuspan.outcome`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -86,6 +100,10 @@ pub struct Request {
     pub server: Option<Address>,
     /// It came through TLS.
     pub is_encrypted: bool,
+    /// What it went through.
+    pub life: Life,
+    /// What shows its bytes.
+    hook: Hook,
     /// First byte seen of it.
     pub opened_ns: u64,
     /// The request itself was seen from its first byte.
@@ -98,12 +116,18 @@ pub struct Request {
     pub arrived_ns: Option<u64>,
     /// What its body says.
     pub facts: RequestFacts,
+    /// Bytes of its body, without framing; none when its end was not seen.
+    pub request_bytes: Option<u64>,
     /// Response status.
     pub status: Option<u16>,
     /// How the response is streamed.
     pub streaming: Streaming,
     /// First byte of the response.
     pub answered_ns: Option<u64>,
+    /// Bytes of the response's body, without framing; none when its beginning or end was not seen.
+    pub response_bytes: Option<u64>,
+    /// Events with data, or lines, of a streamed response; none when a part of it was not read.
+    pub events: Option<u64>,
     /// First non-empty delta.
     pub first_token_ns: Option<u64>,
     /// Last non-empty delta.
@@ -137,22 +161,27 @@ pub struct Request {
 }
 
 impl Request {
-    pub(super) fn new(pid: u32, connection: u64, exchange: u32, opened_ns: u64) -> Self {
+    pub(super) fn new(pid: u32, connection: u64, exchange: u32, opened_ns: u64, hook: Hook) -> Self {
         Self {
             pid,
             connection,
             exchange,
             server: None,
-            is_encrypted: false,
+            is_encrypted: hook == Hook::Tls,
+            life: Life::default(),
+            hook,
             opened_ns,
             seen_from_start: true,
             head: None,
             route: None,
             arrived_ns: None,
             facts: RequestFacts::default(),
+            request_bytes: None,
             status: None,
             streaming: Streaming::None,
             answered_ns: None,
+            response_bytes: None,
+            events: None,
             first_token_ns: None,
             last_token_ns: None,
             deltas: 0,
@@ -175,14 +204,22 @@ impl Request {
     pub(super) fn take(&mut self, signal: Signal) -> bool {
         let time_ns = signal.time_ns;
         match signal.kind {
-            SignalKind::RequestStart => self.opened_ns = time_ns,
+            SignalKind::RequestStart => {
+                self.opened_ns = time_ns;
+                self.reach(State::Open, time_ns);
+            }
             SignalKind::RequestUnseen => self.seen_from_start = false,
             SignalKind::RequestHead(head) => {
+                self.reach(State::Head, time_ns);
                 self.route = route::find(&head.path);
                 self.head = Some(head);
             }
             SignalKind::RequestEnd(end) => {
+                if end.complete {
+                    self.reach(State::Body, time_ns);
+                }
                 self.arrived_ns = end.complete.then_some(time_ns);
+                self.request_bytes = end.complete.then_some(end.body_bytes);
                 self.facts = end.facts;
             }
             SignalKind::ResponseStart => self.answered_ns = Some(time_ns),
@@ -193,6 +230,7 @@ impl Request {
             SignalKind::Token { .. } => self.token(time_ns),
             SignalKind::Fact(fact) => self.learn(fact),
             SignalKind::ResponseEnd(end) => {
+                self.measure(end);
                 self.finish(time_ns, self.outcome_of(end.outcome));
                 return true;
             }
@@ -204,13 +242,41 @@ impl Request {
         false
     }
 
+    /// The process ended under it.
+    pub(super) fn lose(&mut self, time_ns: u64) {
+        self.hook = Hook::Process;
+        self.finish(time_ns, Outcome::Lost);
+    }
+
+    fn reach(&mut self, state: State, time_ns: u64) {
+        self.life.reach(Transition { state, time_ns, hook: self.hook, evidence: Evidence::E1 });
+    }
+
+    /// Work on the GPU that may be its own began. Later states are known better than by such work.
+    pub(super) fn may_have_begun(&mut self, time_ns: u64, evidence: Evidence) {
+        if self.life.last().is_some_and(|last| last.state == State::Body && last.time_ns <= time_ns) {
+            self.life.reach(Transition { state: State::Prefilling, time_ns, hook: Hook::Gpu, evidence });
+        }
+    }
+
     /// Ends the request.
-    pub(super) fn finish(&mut self, time_ns: u64, outcome: Outcome) {
+    fn finish(&mut self, time_ns: u64, outcome: Outcome) {
+        self.reach(outcome.state(), time_ns);
         self.ended_ns = time_ns;
         self.outcome = outcome;
     }
 
+    /// A response that was cut, by whomever, has no size of its own.
+    fn measure(&mut self, end: http::ResponseEnd) {
+        let whole = self.seen_from_start && end.outcome == http::Outcome::Complete;
+        self.response_bytes = whole.then_some(end.body_bytes);
+        let streamed = self.streaming != Streaming::None;
+        self.events = (whole && streamed && end.lost_bytes == 0).then_some(u64::from(end.events));
+    }
+
     fn token(&mut self, time_ns: u64) {
+        let first = self.first_token_ns.is_none();
+        self.reach(if first { State::FirstToken } else { State::Decoding }, time_ns);
         self.first_token_ns.get_or_insert(time_ns);
         self.last_token_ns = Some(time_ns);
         self.deltas += 1;
@@ -386,7 +452,7 @@ mod tests {
             (vec![status(200), end(http::Outcome::Partial)], Outcome::Partial),
             (vec![SignalKind::RequestUnseen, end(http::Outcome::Complete)], Outcome::Partial),
         ] {
-            let mut request = Request::new(1, 2, 3, 4);
+            let mut request = Request::new(1, 2, 3, 4, Hook::Socket);
             let mut last = false;
             for kind in signals {
                 assert!(!last, "the end comes last");
@@ -399,7 +465,7 @@ mod tests {
 
     #[test]
     fn the_first_token_counts_from_the_last_byte_of_the_request() {
-        let mut request = Request::new(1, 2, 3, 4);
+        let mut request = Request::new(1, 2, 3, 4, Hook::Socket);
         let arrived = http::RequestEnd {
             complete: true,
             body_bytes: 0,

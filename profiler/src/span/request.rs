@@ -230,6 +230,9 @@ fn attributes(request: &Request, parts: &Parts) -> Vec<Attribute> {
         }
         None => {}
     }
+    list.push_some(name::HTTP_REQUEST_BODY_SIZE, request.request_bytes.map(int));
+    list.push_some(name::HTTP_RESPONSE_BODY_SIZE, request.response_bytes.map(int));
+    list.push_some(name::GPUSPAN_RESPONSE_EVENTS, request.events.map(int));
     list.push_some(name::ERROR_TYPE, error_type(request).map(|error| text(&error)));
     list.push(name::GPUSPAN_OUTCOME, text(request.outcome.name()));
     if request.is_inference() {

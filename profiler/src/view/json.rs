@@ -3,7 +3,7 @@
 use super::View;
 use crate::account::Summary;
 use crate::control::Control;
-use crate::correlate::Request;
+use crate::correlate::{Request, Transition};
 use crate::session::{Finished, Session};
 use serde_json::json;
 use std::io::Write as _;
@@ -69,5 +69,18 @@ fn object(finished: &Finished) -> serde_json::Value {
         "copies": share.copies,
         "copy_bytes": share.copy_bytes,
         "evidence": request.evidence.name(),
+        "states": request.life.transitions().iter().map(state(request.opened_ns)).collect::<Vec<_>>(),
     })
+}
+
+/// A state that a request reached, in seconds from its first byte.
+fn state(opened_ns: u64) -> impl Fn(&Transition) -> serde_json::Value {
+    move |transition| {
+        json!({
+            "state": transition.state.name(),
+            "at_s": transition.time_ns.saturating_sub(opened_ns) as f64 / 1e9,
+            "hook": transition.hook.name(),
+            "evidence": transition.evidence.name(),
+        })
+    }
 }

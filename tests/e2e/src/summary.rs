@@ -191,6 +191,7 @@ pub struct Requests {
     pub streaming: u64,
     pub partial: u64,
     pub in_flight: u64,
+    pub violations: u64,
     pub input_tokens: u64,
     pub output_tokens: u64,
 }

@@ -7,7 +7,8 @@ mod observer;
 mod order;
 
 use super::Outcomes;
-use super::request::{Evidence, Outcome, Request};
+use super::life::Hook;
+use super::request::{Evidence, Request};
 use super::share::Share;
 use super::step::Step;
 use crate::decode::{self, Socket, Tie};
@@ -167,7 +168,7 @@ impl Connections {
             self.ahead.remove(&id);
             self.counts.tls_unread += u64::from(connection.is_unread());
             for mut request in connection.requests {
-                request.finish(time_ns, Outcome::Lost);
+                request.lose(time_ns);
                 out.requests.push(request);
             }
         }
@@ -395,14 +396,14 @@ impl Connection {
         let exchange = signal.exchange;
         let index =
             self.requests.iter().position(|request| request.exchange == exchange).unwrap_or_else(|| {
-                self.requests.push(Request::new(self.pid, id, exchange, signal.time_ns));
+                let hook = if matches!(self.origin, Origin::Carrier(_)) { Hook::Tls } else { Hook::Socket };
+                self.requests.push(Request::new(self.pid, id, exchange, signal.time_ns, hook));
                 self.requests.len() - 1
             });
         let Some(request) = self.requests.get_mut(index) else { return };
         if request.take(signal) {
             let mut request = self.requests.remove(index);
             request.server.clone_from(server);
-            request.is_encrypted = matches!(self.origin, Origin::Carrier(_));
             finished.push(request);
         }
     }
@@ -416,6 +417,7 @@ impl Request {
             Some(_) => self.evidence.max(evidence),
         };
         self.first_step_ns.get_or_insert(step.start_ns);
+        self.may_have_begun(step.start_ns, evidence);
         match self.first_token_ns {
             None => self.prefill.add(part),
             Some(_) => self.decode.add(part),

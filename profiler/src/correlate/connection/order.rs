@@ -32,6 +32,7 @@ impl Chunk {
 #[derive(Debug, Default)]
 pub struct Order {
     next: u64,
+    time_ns: u64,
     waiting: BTreeMap<u64, Chunk>,
 }
 
@@ -83,8 +84,11 @@ impl Order {
         }
     }
 
-    fn pass(&mut self, chunk: Chunk, pass: &mut impl FnMut(Chunk)) {
+    /// Later bytes are not earlier: of two threads that write at once, the clock may be read in the other order.
+    fn pass(&mut self, mut chunk: Chunk, pass: &mut impl FnMut(Chunk)) {
         self.next = self.next.max(chunk.end());
+        self.time_ns = self.time_ns.max(chunk.time_ns);
+        chunk.time_ns = self.time_ns;
         pass(chunk);
     }
 }
