@@ -17,7 +17,14 @@ static const struct command *find(const struct command *table, const char *name)
 }
 
 static const struct command *find_anywhere(const char *name) {
-    const struct command *tables[] = {transfer_commands, descriptor_commands, process_commands};
+    const struct command *tables[] = {
+        transfer_commands,
+        descriptor_commands,
+        process_commands,
+#ifdef TLS
+        tls_commands,
+#endif
+    };
     const struct command *found = NULL;
     for (size_t i = 0; !found && i < sizeof tables / sizeof *tables; i++)
         found = find(tables[i], name);

@@ -33,3 +33,5 @@ mod requests;
 mod safety;
 #[cfg(test)]
 mod sockets;
+#[cfg(test)]
+mod tls_edges;

@@ -208,3 +208,75 @@ fn edge_06_an_exec_closes_what_is_marked() {
     let third = kept.exchange(&mut scene.server, 4);
     scene.saw(&[first, second, third]);
 }
+
+#[test]
+fn edge_06_a_forked_child_answers_what_its_parent_accepted() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut exchanges = Vec::new();
+    for tokens in 1..=3 {
+        let mut link = scene.connect();
+        let mut child = scene.server.fork().unwrap();
+        // The parent's copy of the descriptor goes first, as in every forking server.
+        scene.server.call(&format!("close {}", link.fd)).unwrap();
+        exchanges.push(link.exchange(&mut child, tokens));
+        link.close(&mut child);
+        let pid = child.pid();
+        child.tell("exit 0").unwrap();
+        scene.server.call(&format!("wait {pid}")).unwrap();
+    }
+    scene.saw(&exchanges);
+}
+
+#[test]
+fn edge_06_parent_and_child_share_a_connection() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    let first = Exchange::new(4);
+    link.ask(&mut scene.server, &first.request(), READ);
+    let mut child = scene.server.fork().unwrap();
+    // Both write, in turn; then the child's end leaves the parent's descriptor as it is.
+    for (number, piece) in first.stream().iter().enumerate() {
+        match number % 2 {
+            0 => link.answer(&mut scene.server, piece, WRITE),
+            _ => link.answer(&mut child, piece, WRITE),
+        }
+    }
+    let pid = child.pid();
+    child.tell("exit 0").unwrap();
+    scene.server.call(&format!("wait {pid}")).unwrap();
+    let second = link.exchange(&mut scene.server, 5);
+    scene.saw(&[first, second]);
+}
+
+#[test]
+fn edge_06_close_range_closes_connections() {
+    or_skip!();
+    // A few descriptors, and many of them: copies of the connection.
+    for copies in [0, 1000] {
+        let mut scene = Scene::start();
+        let listener = scene.server.call(&format!("fcntl_dup {} 1010", scene.listener)).unwrap();
+        let mut link = scene.connect();
+        let whole_one = link.exchange(&mut scene.server, 2);
+        let cut = Exchange::new(9);
+        link.ask(&mut scene.server, &cut.request(), READ);
+        link.answer_in_pieces(&mut scene.server, &cut.stream()[..3], WRITE);
+        if copies > 0 {
+            scene.server.call(&format!("repeat {copies} dup {}", link.fd)).unwrap();
+        }
+        // To mark them does not close them.
+        scene.server.call("close_range 3 1009 4").unwrap();
+        link.answer_in_pieces(&mut scene.server, &cut.stream()[3..4], WRITE);
+        scene.server.call("close_range 3 1009 0").unwrap();
+        scene.listener = listener;
+        let mut next = scene.connect();
+        assert!(next.fd <= link.fd, "a number of before");
+        let after = next.exchange(&mut scene.server, 3);
+        let report = scene.report();
+        whole(&report, &[whole_one, after]);
+        let expected = outcomes(&[("completed", 2), ("error", 1)]);
+        assert_eq!(report.summary.requests.by_outcome, expected, "closed in the middle of its answer");
+        nothing_lost(&report.summary);
+    }
+}

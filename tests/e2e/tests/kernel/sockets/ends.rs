@@ -151,3 +151,23 @@ fn edge_09_many_leave_at_once() {
     whole(&report, &stayed);
     nothing_lost(&report.summary);
 }
+
+#[test]
+fn edge_09_the_servers_shutdown_ends_an_answer_without_a_length() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    let exchange = Exchange::new(9);
+    link.ask(&mut scene.server, &exchange.request(), READ);
+    let answer = String::from_utf8(exchange.answer("until the end")).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let lines = head.lines().filter(|line| !line.starts_with("content-length"));
+    let head: String = lines.map(|line| format!("{line}\r\n")).collect();
+    link.answer(&mut scene.server, format!("{head}\r\n").as_bytes(), WRITE);
+    link.answer(&mut scene.server, body.as_bytes(), WRITE);
+    // The socket stays open for as long as the client takes to read.
+    scene.server.call(&format!("shutdown {} {}", link.fd, libc::SHUT_WR)).unwrap();
+    assert_eq!(std::io::Read::read(&mut link.client, &mut [0; 10]).unwrap(), 0);
+    let next = scene.connect().exchange(&mut scene.server, 3);
+    scene.saw(&[exchange, next]);
+}

@@ -173,3 +173,75 @@ fn edge_15_threads_write_at_the_same_time() {
     let next = link.exchange(&mut scene.server, 5);
     scene.saw(&[exchange, next]);
 }
+
+#[test]
+fn edge_14_every_way_to_read_and_to_write() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    let reads = [
+        READ,
+        "recv {fd} {len} 0",
+        "readv {fd} {len} 3",
+        "preadv2 {fd} {len} 3",
+        "recvmsg {fd} {len} 3 0",
+        "recvmmsg {fd} {len} 3",
+        "splice_in {fd} {len}",
+    ];
+    let writes = [
+        WRITE,
+        "send {fd} {at} {len} 0",
+        "writev {fd} {at} {len} 3",
+        "pwritev2 {fd} {at} {len} 3",
+        "sendmsg {fd} {at} {len} 3",
+        "sendmmsg {fd} {at} {len} 3",
+        "sendfile {fd} {at} {len}",
+        "splice {fd} {at} {len}",
+    ];
+    // Each way in turn with a plain one on the other side, and a plain exchange behind each: what a way does not tell
+    // must not spoil the connection.
+    let ways = reads.map(|read| (read, WRITE)).into_iter().chain(writes.map(|write| (READ, write)));
+    let (mut exchanges, mut hidden) = (Vec::new(), Vec::new());
+    for (tokens, (read, write)) in (10..).step_by(2).zip(ways) {
+        let exchange = Exchange::new(tokens);
+        link.ask(&mut scene.server, &exchange.request(), read);
+        link.answer(&mut scene.server, &exchange.answer("a few words"), write);
+        // What goes through a pipe or from a file is in nobody's memory: its bytes are counted, and what they say is
+        // not known.
+        let is_hidden =
+            [read, write].iter().any(|way| way.starts_with("splice") || way.starts_with("sendfile"));
+        if is_hidden { &mut hidden } else { &mut exchanges }.push(exchange);
+        exchanges.push(link.exchange(&mut scene.server, tokens + 1));
+    }
+    let report = scene.report();
+    super::whole(&report, &exchanges);
+    let requests = &report.summary.requests;
+    assert_eq!(requests.total, (exchanges.len() + hidden.len()) as u64, "{requests:?}");
+    let completed = requests.by_outcome["completed"];
+    assert!(completed >= exchanges.len() as u64, "{requests:?}");
+    assert_eq!(completed + requests.partial, requests.total, "{requests:?}");
+    crate::checks::nothing_lost(&report.summary);
+}
+
+#[test]
+fn edge_14_a_body_from_a_file_completes_its_answer() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let mut link = scene.connect();
+    for (tokens, send) in [(31, "sendfile {fd} {at} {len}"), (32, "splice {fd} {at} {len}")] {
+        let exchange = Exchange::new(tokens);
+        link.ask(&mut scene.server, &exchange.request(), READ);
+        let answer = exchange.answer(&"y".repeat(50_000));
+        let body = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        // As static files go out: the head by a write, the body by the kernel.
+        link.answer(&mut scene.server, &answer[..body], WRITE);
+        link.answer(&mut scene.server, &answer[body..], send);
+    }
+    let last = link.exchange(&mut scene.server, 33);
+    let report = scene.report();
+    let requests = &report.summary.requests;
+    assert_eq!(requests.total, 3, "{requests:?}");
+    assert_eq!(requests.by_status["200"], 3, "{requests:?}");
+    super::whole(&report, &[last]);
+    crate::checks::nothing_lost(&report.summary);
+}
