@@ -159,7 +159,9 @@ impl Sender {
                 if !self.take_piece() {
                     break;
                 }
-                continue;
+                if cursor.rest.get() == 0 {
+                    continue;
+                }
             }
             if self.skip() {
                 continue;
