@@ -10,13 +10,14 @@
 //!                                    symbol (kernel names), stack (who launches)
 //! ```
 //!
-//! `decode`, `http`, `correlate`, `span` and `metric` are pure: no I/O, no clock, no threads. `control` looks at the
+//! `decode`, `http`, `h2`, `correlate`, `span` and `metric` are pure: no I/O, no clock, no threads. `control` looks at the
 //! system, `session` holds what correlation needs, `pipeline` wires it all.
 
 pub mod attach;
 pub mod correlate;
 pub mod decode;
 pub mod export;
+pub mod h2;
 pub mod http;
 pub mod metric;
 pub mod probe;

@@ -45,7 +45,7 @@ pub enum Outcome {
     Completed,
     /// The client left first.
     Aborted,
-    /// Refused with a 4xx.
+    /// Refused: a 4xx, or a stream that the server did not process.
     Rejected,
     /// The server failed: 5xx, an error in the stream, or it closed before the end.
     Error,
@@ -316,6 +316,7 @@ impl Request {
         match end {
             http::Outcome::Partial => Outcome::Partial,
             _ if !self.seen_from_start => Outcome::Partial,
+            http::Outcome::Refused => Outcome::Rejected,
             http::Outcome::Truncated(http::End::Closed | http::End::SentAll) => Outcome::Error,
             http::Outcome::Truncated(http::End::ProcessExited) => Outcome::Lost,
             http::Outcome::Truncated(_) => Outcome::Aborted,
@@ -449,6 +450,7 @@ mod tests {
             (vec![status(200), end(http::Outcome::Truncated(http::End::EndOfInput))], Outcome::Aborted),
             (vec![status(200), end(http::Outcome::Truncated(http::End::Failed))], Outcome::Aborted),
             (vec![end(http::Outcome::Truncated(http::End::Closed))], Outcome::Error),
+            (vec![end(http::Outcome::Refused)], Outcome::Rejected),
             (vec![status(200), end(http::Outcome::Partial)], Outcome::Partial),
             (vec![SignalKind::RequestUnseen, end(http::Outcome::Complete)], Outcome::Partial),
         ] {

@@ -109,7 +109,9 @@ impl Fields {
     /// The block has a pseudo-header that only requests have.
     pub(super) fn begins_request(&self) -> bool {
         let pseudo = [Header::Method, Header::Path, Header::Scheme, Header::Authority];
-        pseudo.iter().any(|header| matches!(self.get(*header), Seen::Value(_)) || self.unknown_values.contains(header))
+        pseudo
+            .iter()
+            .any(|header| matches!(self.get(*header), Seen::Value(_)) || self.unknown_values.contains(header))
     }
 
     /// Every field that is kept, as name and value.

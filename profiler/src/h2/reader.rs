@@ -57,10 +57,19 @@ pub(super) struct Gap {
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// In the client's preface.
-    Preface { seen: usize },
+    Preface {
+        seen: usize,
+    },
     /// In a frame header.
-    Header { bytes: [u8; HEADER], len: usize },
-    Payload { frame: FrameHeader, left: u32, pad: Pad },
+    Header {
+        bytes: [u8; HEADER],
+        len: usize,
+    },
+    Payload {
+        frame: FrameHeader,
+        left: u32,
+        pad: Pad,
+    },
     /// Behind an unknown place.
     Lost,
 }
@@ -315,11 +324,11 @@ impl Reader {
                 frame.has(END_STREAM).then_some(Piece::DataEnd { stream })
             }
             Kind::Headers | Kind::Promise | Kind::Continuation => self.end_fragment(frame),
+            // It may have said anything.
+            Kind::Settings if self.damaged => Some(Piece::TableSize(u32::MAX)),
             Kind::Settings if !frame.is_ack() => self.table_size.take().map(Piece::TableSize),
             Kind::Reset => Some(Piece::Reset { stream, code: word(0).filter(|_| !self.damaged) }),
-            Kind::GoAway if !self.damaged => {
-                word(0).map(|last| Piece::GoAway { last: last & 0x7fff_ffff })
-            }
+            Kind::GoAway if !self.damaged => word(0).map(|last| Piece::GoAway { last: last & 0x7fff_ffff }),
             _ => None,
         }
     }
@@ -330,7 +339,9 @@ impl Reader {
         open.lost |= self.damaged;
         if !open.lost {
             let padding = match self.block.get(self.fragment) {
-                Some(padding) if frame.has(PADDED) && frame.kind != Kind::Continuation => usize::from(*padding),
+                Some(padding) if frame.has(PADDED) && frame.kind != Kind::Continuation => {
+                    usize::from(*padding)
+                }
                 _ => 0,
             };
             let before = frame.before_fragment() as usize;

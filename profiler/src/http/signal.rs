@@ -8,7 +8,7 @@ use super::traceparent::TraceParent;
 pub struct Signal {
     /// When, in the clock of the bytes' times, nanoseconds.
     pub time_ns: u64,
-    /// Number of the exchange on its connection, from 0, in order of its first byte seen.
+    /// Number of the exchange on its connection, from 0, in order of its first byte seen; of HTTP/2, the stream.
     pub exchange: u32,
     /// What.
     pub kind: SignalKind,
@@ -112,6 +112,8 @@ pub enum HttpVersion {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 /// What a request's head says. Texts are cut to the bounds of `head.rs`.
@@ -121,9 +123,10 @@ pub struct RequestHead {
     pub method: Method,
     /// Version.
     pub version: HttpVersion,
-    /// Target without scheme, authority and query.
+    /// Target without scheme, authority and query. Empty where it is not known (HTTP/2, when it stands in a part of
+    /// the header table that was not seen).
     pub path: String,
-    /// `Host`.
+    /// `Host` or `:authority`.
     pub host: Option<String>,
     /// `User-Agent`.
     pub user_agent: Option<String>,
@@ -334,6 +337,8 @@ pub enum Outcome {
     Complete,
     /// The connection ended first; `EndOfInput` when the client was the first to go.
     Truncated(End),
+    /// The server did not process it, and said so: `REFUSED_STREAM`, or a GOAWAY below it (RFC 9113, section 8.7).
+    Refused,
     /// A gap, or an attach in its middle, hides a part of the request or of the response.
     Partial,
 }
@@ -356,7 +361,7 @@ pub struct ResponseEnd {
     pub saw_done: bool,
 }
 
-/// What was not HTTP/1.
+/// What was not HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedReason {
     /// The request's start line or headers.
@@ -371,4 +376,6 @@ pub enum MalformedReason {
     Chunk,
     /// More unanswered pipelined requests than are kept.
     Pipeline,
+    /// A frame or a header block that HTTP/2 does not allow (RFC 9113, RFC 7541).
+    Frame,
 }

@@ -5,7 +5,7 @@
 use super::ids::Ids;
 use super::model::{Attribute, Event, Kind, Resource, Span, SpanId, Status, Value};
 use crate::correlate::{Outcome, Request, Share};
-use crate::http::Streaming;
+use crate::http::{HttpVersion, Streaming};
 use crate::metric::catalog::attribute as name;
 use crate::target::Address;
 use std::borrow::Cow;
@@ -208,11 +208,15 @@ fn attributes(request: &Request, parts: &Parts) -> Vec<Attribute> {
     let mut list = List::default();
     if let Some(head) = &request.head {
         list.push(name::HTTP_REQUEST_METHOD, text(head.method.as_str()));
-        list.push(name::URL_PATH, text(&head.path));
+        list.push_some(name::URL_PATH, Some(text(&head.path)).filter(|_| !head.path.is_empty()));
         list.push(name::NETWORK_PROTOCOL_NAME, text("http"));
         list.push(
             name::NETWORK_PROTOCOL_VERSION,
-            text(if head.version == crate::http::HttpVersion::Http10 { "1.0" } else { "1.1" }),
+            text(match head.version {
+                HttpVersion::Http10 => "1.0",
+                HttpVersion::Http11 => "1.1",
+                HttpVersion::Http2 => "2",
+            }),
         );
         list.push_some(name::USER_AGENT_ORIGINAL, head.user_agent.as_deref().map(text));
     }

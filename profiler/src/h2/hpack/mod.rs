@@ -104,12 +104,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn literal(
-        &mut self,
-        block: &mut &[u8],
-        literal: Literal,
-        to: &mut impl Receiver,
-    ) -> Result<(), Broken> {
+    fn literal(&mut self, block: &mut &[u8], literal: Literal, to: &mut impl Receiver) -> Result<(), Broken> {
         let read = match integer(block, literal.prefix)? {
             0 => {
                 let len = string(block, MAX_NAME, &mut self.name)?;

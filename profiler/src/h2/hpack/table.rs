@@ -242,7 +242,10 @@ mod tests {
         let mut table = Table::new(true);
         table.insert(entry(Some(1), "a"));
         table.insert(entry(Some(1), "b"));
-        assert_eq!([62, 63, 64].map(|index| found(&table, index)), [Some("b".into()), Some("a".into()), None]);
+        assert_eq!(
+            [62, 63, 64].map(|index| found(&table, index)),
+            [Some("b".into()), Some("a".into()), None]
+        );
         assert!(matches!(table.get(0), Found::Invalid));
         assert!(matches!(table.get(61), Found::Static("www-authenticate", "")));
     }
@@ -255,7 +258,10 @@ mod tests {
             table.insert(entry(Some(1), value));
         }
         // 34 bytes each: two fit.
-        assert_eq!([62, 63, 64].map(|index| found(&table, index)), [Some("c".into()), Some("b".into()), None]);
+        assert_eq!(
+            [62, 63, 64].map(|index| found(&table, index)),
+            [Some("c".into()), Some("b".into()), None]
+        );
         assert!(table.resize(40));
         assert_eq!(found(&table, 63), None);
         table.insert(entry(Some(1), "too long for the table"));
