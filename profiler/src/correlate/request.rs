@@ -5,7 +5,10 @@
 
 use super::life::{Hook, Life, State, Transition};
 use super::share::Share;
-use crate::http::{self, Fact, RequestFacts, RequestHead, ServerCount, Signal, SignalKind, Streaming, Usage};
+use crate::h2::RpcStatus;
+use crate::http::{
+    self, Fact, RequestFacts, RequestHead, Rpc, RpcEnd, ServerCount, Signal, SignalKind, Streaming, Usage,
+};
 use crate::server::route::{self, Route};
 use crate::target::Address;
 
@@ -45,7 +48,7 @@ pub enum Outcome {
     Completed,
     /// The client left first.
     Aborted,
-    /// Refused: a 4xx, or a stream that the server did not process.
+    /// Refused: a 4xx, a gRPC status that blames the client, or a stream that the server did not process.
     Rejected,
     /// The server failed: 5xx, an error in the stream, or it closed before the end.
     Error,
@@ -112,7 +115,11 @@ pub struct Request {
     pub head: Option<Box<RequestHead>>,
     /// Where it went, if the path is one that model servers have.
     pub route: Option<&'static Route>,
-    /// Its last byte: the moment from which it can be queued.
+    /// It is a gRPC call.
+    pub rpc: Option<Box<Rpc>>,
+    /// How the call ended.
+    pub rpc_end: Option<Box<RpcEnd>>,
+    /// Its last byte, or that of a gRPC call's first message: the moment from which it can be queued.
     pub arrived_ns: Option<u64>,
     /// What its body says.
     pub facts: RequestFacts,
@@ -174,6 +181,8 @@ impl Request {
             seen_from_start: true,
             head: None,
             route: None,
+            rpc: None,
+            rpc_end: None,
             arrived_ns: None,
             facts: RequestFacts::default(),
             request_bytes: None,
@@ -214,11 +223,17 @@ impl Request {
                 self.route = route::find(&head.path);
                 self.head = Some(head);
             }
+            SignalKind::RpcStart(rpc) => self.rpc = Some(rpc),
+            SignalKind::RpcRequest(facts) => {
+                self.arrive(time_ns);
+                self.facts = *facts;
+            }
+            SignalKind::RpcEnd(end) => self.rpc_end = Some(end),
             SignalKind::RequestEnd(end) => {
-                if end.complete {
-                    self.reach(State::Body, time_ns);
+                // A call's client may send more while the server works on what it has.
+                if end.complete && self.arrived_ns.is_none() {
+                    self.arrive(time_ns);
                 }
-                self.arrived_ns = end.complete.then_some(time_ns);
                 self.request_bytes = end.complete.then_some(end.body_bytes);
                 self.facts = end.facts;
             }
@@ -246,6 +261,11 @@ impl Request {
     pub(super) fn lose(&mut self, time_ns: u64) {
         self.hook = Hook::Process;
         self.finish(time_ns, Outcome::Lost);
+    }
+
+    fn arrive(&mut self, time_ns: u64) {
+        self.arrived_ns = Some(time_ns);
+        self.reach(State::Body, time_ns);
     }
 
     fn reach(&mut self, state: State, time_ns: u64) {
@@ -290,7 +310,8 @@ impl Request {
             Fact::Usage(usage) => self.usage = usage,
             Fact::FinishReason { reason, .. } => self.finish_reasons.push(reason),
             Fact::Count(count, value) => self.count(count, value),
-            Fact::Time(..) => {}
+            // A shard's steps are of batches, not of one request.
+            Fact::Time(..) | Fact::ShardBatches(_) | Fact::ShardStep(_) => {}
             Fact::Error { kind, code } => self.error = kind.or(code).or_else(|| Some("error".to_owned())),
         }
     }
@@ -324,7 +345,18 @@ impl Request {
                 Outcome::Error
             }
             http::Outcome::Complete if status >= 400 => Outcome::Rejected,
+            http::Outcome::Complete if self.rpc.is_some() => self.rpc_outcome(),
             http::Outcome::Complete => Outcome::Completed,
+        }
+    }
+
+    /// Of a call that was answered, by its status.
+    fn rpc_outcome(&self) -> Outcome {
+        match RpcStatus::of(self.rpc_end.as_ref().and_then(|end| end.status)) {
+            RpcStatus::Ok => Outcome::Completed,
+            RpcStatus::Cancelled => Outcome::Aborted,
+            RpcStatus::ServerError => Outcome::Error,
+            RpcStatus::ClientError => Outcome::Rejected,
         }
     }
 
@@ -463,6 +495,48 @@ mod tests {
             assert!(last);
             assert_eq!((request.outcome, request.ended_ns), (outcome, 9));
         }
+    }
+
+    #[test]
+    fn outcomes_of_calls() {
+        let call = || SignalKind::RpcStart(Box::new(Rpc { method: "s/m".to_owned(), timeout_ns: None }));
+        let ended = |status| {
+            let (request, response) = (http::Messages::default(), http::Messages::default());
+            let end = RpcEnd { status, request, response, first_response_ns: None, last_responses: 0 };
+            SignalKind::RpcEnd(Box::new(end))
+        };
+        for (code, outcome) in [
+            (Some(0), Outcome::Completed),
+            (Some(1), Outcome::Aborted),
+            (Some(2), Outcome::Error),
+            (Some(4), Outcome::Error),
+            (Some(5), Outcome::Rejected),
+            (Some(8), Outcome::Rejected),
+            (Some(12), Outcome::Error),
+            (Some(99), Outcome::Error),
+            (None, Outcome::Error),
+        ] {
+            let mut request = Request::new(1, 2, 3, 4, Hook::Socket);
+            for kind in [call(), status(200), ended(code), end(http::Outcome::Complete)] {
+                request.take(signal(9, kind));
+            }
+            assert_eq!(request.outcome, outcome, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_can_be_queued_from_its_first_message_on() {
+        let mut request = Request::new(1, 2, 3, 4, Hook::Socket);
+        request.take(signal(100, SignalKind::RpcRequest(Box::default())));
+        let ended = http::RequestEnd {
+            complete: true,
+            body_bytes: 0,
+            lost_bytes: 0,
+            unread: None,
+            facts: RequestFacts::default(),
+        };
+        request.take(signal(200, SignalKind::RequestEnd(Box::new(ended))));
+        assert_eq!(request.arrived_ns, Some(100));
     }
 
     #[test]

@@ -12,18 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::header::Fields;
 use super::hpack::Decoder;
+use super::loss::Hole;
 use super::reader::{Block, Piece, Reader};
 use super::stream::Stream;
-use crate::http::{Direction, End, MalformedReason, NotHttp, Outcome, Signal, SignalKind, Verdict};
+use crate::http::{Direction, End, Outcome, Signal, Verdict};
 
 /// Streams under way that are kept. Servers allow 100 to 1,000 (nghttp2 100, hyper 200, gRPC as many as one asks for).
 const MAX_STREAMS: usize = 1024;
-/// Stretches of stream numbers that may have gone unseen.
-const MAX_HOLES: usize = 8;
-/// Unseen streams in them that are remembered as told.
-const MAX_TOLD: usize = 4096;
 /// SETTINGS_HEADER_TABLE_SIZE before any SETTINGS (RFC 9113, section 6.5.2).
-const INITIAL_TABLE: u32 = 4096;
+pub(super) const INITIAL_TABLE: u32 = 4096;
 /// Streams that end between looks at those that may have ended unseen.
 const LOOK: u32 = 64;
 /// Error codes of RST_STREAM (section 7).
@@ -31,15 +28,15 @@ const REFUSED_STREAM: u32 = 7;
 
 /// What belongs to one direction.
 #[derive(Debug)]
-struct Side {
-    reader: Reader,
-    decoder: Decoder,
+pub(super) struct Side {
+    pub(super) reader: Reader,
+    pub(super) decoder: Decoder,
     /// Position of the byte that comes next, once known.
     next: Option<u64>,
     /// The largest header table that its sender has allowed the other direction, if none can have been missed.
-    allowed: Option<u32>,
+    pub(super) allowed: Option<u32>,
     /// Some of its frames were missed.
-    missed: bool,
+    pub(super) missed: bool,
 }
 
 impl Side {
@@ -54,30 +51,23 @@ impl Side {
     }
 }
 
-/// Stream numbers between two, without them, of which any may have begun unseen.
-#[derive(Clone, Copy, Debug)]
-struct Hole {
-    above: u32,
-    below: u32,
-}
-
 /// The observer of one connection.
 #[derive(Debug)]
 pub struct Connection {
-    verdict: Verdict,
-    request: Side,
-    response: Side,
-    streams: BTreeMap<u32, Stream>,
+    pub(super) verdict: Verdict,
+    pub(super) request: Side,
+    pub(super) response: Side,
+    pub(super) streams: BTreeMap<u32, Stream>,
     /// Greatest stream seen.
-    highest: u32,
-    holes: Vec<Hole>,
-    told: BTreeSet<u32>,
-    counts: Counts,
+    pub(super) highest: u32,
+    pub(super) holes: Vec<Hole>,
+    pub(super) told: BTreeSet<u32>,
+    pub(super) counts: Counts,
     /// Streams that ended.
     ends: u32,
     input_ended: bool,
     /// It broke the rules.
-    broken: bool,
+    pub(super) broken: bool,
     ended: bool,
 }
 
@@ -177,7 +167,7 @@ impl Connection {
         self.ended |= whole;
     }
 
-    fn side(&mut self, direction: Direction) -> &mut Side {
+    pub(super) fn side(&mut self, direction: Direction) -> &mut Side {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,
@@ -185,7 +175,7 @@ impl Connection {
     }
 
     /// `len`: the length of the read or write that begins with `bytes`, if it does.
-    fn read(
+    pub(super) fn read(
         &mut self,
         direction: Direction,
         time_ns: u64,
@@ -215,19 +205,6 @@ impl Connection {
         }
     }
 
-    /// The preface came on a connection that was taken for an older one: nothing was missed of it.
-    fn begin_anew(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
-        self.end_streams(Outcome::Partial, time_ns, out);
-        self.holes.clear();
-        for side in [&mut self.request, &mut self.response] {
-            side.decoder = Decoder::new(true);
-            side.missed = false;
-        }
-        self.request.allowed = Some(INITIAL_TABLE);
-        // The server may have sent its SETTINGS before.
-        self.request.decoder.allow(self.response.allowed);
-    }
-
     fn piece(&mut self, direction: Direction, piece: Piece<'_>, time_ns: u64, out: &mut Vec<Signal>) {
         match piece {
             Piece::More => {}
@@ -250,14 +227,6 @@ impl Connection {
         }
     }
 
-    /// Tells the other direction's table how large its reader lets it be.
-    fn allow(&mut self, direction: Direction) {
-        match direction {
-            Direction::Request => self.response.decoder.allow(self.request.allowed),
-            Direction::Response => self.request.decoder.allow(self.response.allowed),
-        }
-    }
-
     fn data(
         &mut self,
         direction: Direction,
@@ -269,7 +238,7 @@ impl Connection {
     ) {
         let Some(stream) = self.stream(id, time_ns, out) else { return };
         match direction {
-            Direction::Request => stream.request_data(bytes),
+            Direction::Request => stream.request_data(bytes, time_ns, out),
             Direction::Response => stream.response_data(bytes, fresh, time_ns, out),
         }
     }
@@ -353,21 +322,7 @@ impl Connection {
         self.end_stream(id, outcome, time_ns, out);
     }
 
-    /// The stream of a frame: one under way, or one that may have begun unseen.
-    fn stream(&mut self, id: u32, time_ns: u64, out: &mut Vec<Signal>) -> Option<&mut Stream> {
-        if !self.streams.contains_key(&id) {
-            let hidden = self.holes.iter().any(|hole| hole.above < id && id < hole.below);
-            if !hidden || id.is_multiple_of(2) || self.told.len() >= MAX_TOLD || !self.told.insert(id) {
-                return None;
-            }
-            self.highest = self.highest.max(id);
-            let stream = Stream::unseen(id, time_ns, out);
-            self.keep(id, stream, time_ns, out);
-        }
-        self.streams.get_mut(&id)
-    }
-
-    fn keep(&mut self, id: u32, stream: Stream, time_ns: u64, out: &mut Vec<Signal>) {
+    pub(super) fn keep(&mut self, id: u32, stream: Stream, time_ns: u64, out: &mut Vec<Signal>) {
         if self.streams.len() >= MAX_STREAMS
             && let Some((_, oldest)) = self.streams.pop_first()
         {
@@ -387,7 +342,7 @@ impl Connection {
     }
 
     /// Ends some as partial.
-    fn end_streams_that(
+    pub(super) fn end_streams_that(
         &mut self,
         wanted: impl Fn(&mut Stream) -> bool,
         time_ns: u64,
@@ -398,71 +353,9 @@ impl Connection {
         }
     }
 
-    fn end_streams(&mut self, outcome: Outcome, time_ns: u64, out: &mut Vec<Signal>) {
+    pub(super) fn end_streams(&mut self, outcome: Outcome, time_ns: u64, out: &mut Vec<Signal>) {
         while let Some((_, stream)) = self.streams.pop_first() {
             stream.end(outcome, time_ns, out);
-        }
-    }
-
-    fn on_gap(&mut self, direction: Direction, time_ns: u64, len: u64, out: &mut Vec<Signal>) {
-        if len == 0 || self.is_opaque() {
-            return;
-        }
-        let gap = self.side(direction).reader.gap(len);
-        if let Some((id, lost)) = gap.data
-            && let Some(stream) = self.stream(id, time_ns, out)
-        {
-            match direction {
-                Direction::Request => stream.request_gap(lost),
-                Direction::Response => stream.response_gap(lost, time_ns, out),
-            }
-        }
-        // The frame may have ended with it.
-        self.read(direction, time_ns, &[], None, out);
-        if gap.beyond {
-            self.lose(direction, time_ns, out);
-        }
-    }
-
-    /// It is not known which frames the missing bytes of a direction held.
-    fn lose(&mut self, direction: Direction, time_ns: u64, out: &mut Vec<Signal>) {
-        self.counts.lost_places += 1;
-        let side = self.side(direction);
-        side.reader.lose();
-        side.decoder.forget();
-        side.allowed = None;
-        side.missed = true;
-        self.allow(direction);
-        match direction {
-            Direction::Request => {
-                self.streams.values_mut().for_each(|stream| stream.lose_request(time_ns, out));
-                if self.holes.last().is_none_or(|hole| hole.below != u32::MAX) {
-                    if self.holes.len() >= MAX_HOLES {
-                        self.holes.remove(0);
-                    }
-                    self.holes.push(Hole { above: self.highest, below: u32::MAX });
-                }
-            }
-            Direction::Response => {
-                self.end_streams_that(|stream| !stream.survives_lost_responses(), time_ns, out)
-            }
-        }
-    }
-
-    /// The rules are broken: nothing behind this place can be trusted. Behind a place where bytes were missed that may
-    /// be our own mistake.
-    fn bad(&mut self, direction: Direction, id: u32, time_ns: u64, out: &mut Vec<Signal>) {
-        if self.side(direction).missed {
-            return self.lose(direction, time_ns, out);
-        }
-        if self.streams.contains_key(&id) {
-            let kind = SignalKind::Malformed(MalformedReason::Frame);
-            out.push(Signal { time_ns, exchange: id, kind });
-        }
-        self.end_streams(Outcome::Partial, time_ns, out);
-        self.broken = true;
-        if self.verdict == Verdict::Undecided {
-            self.verdict = Verdict::NotHttp(NotHttp::Unknown);
         }
     }
 }

@@ -4,8 +4,8 @@
 //! [`Signal`](crate::http::Signal)s of `http`, whose exchange is the stream's number.
 //! ```text
 //! bytes ─► reader ─► frames ─► connection ─► stream ─► http::content (JSON, SSE, NDJSON) ─► Token, Fact
-//!          (gaps)    │                       │
-//!                    └► hpack ─► fields ─────┘─► head ─► RequestHead, ResponseHead
+//!          (gaps)    │         (loss)        │    └► grpc ─► protobuf ─► Token, Fact, RpcEnd
+//!                    └► hpack ─► fields ─────┴► head ─► RequestHead, ResponseHead
 //! ```
 //! Deliberately absent: I/O, clocks, flow control, priorities, the validity of what a peer may send when (a server does
 //! that), and text.
@@ -15,14 +15,18 @@
 
 mod connection;
 mod frame;
+mod grpc;
 mod head;
 mod header;
 mod hpack;
+mod loss;
 mod reader;
+mod status;
 mod stream;
 
 pub use connection::{Connection, Counts};
 pub use frame::{client_begins, continues, server_begins};
+pub use status::{RpcStatus, status_name};
 
 #[cfg(test)]
 mod tests;

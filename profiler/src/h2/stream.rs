@@ -3,6 +3,7 @@
 //! In: header blocks, payload, gaps and ends of one stream. Out: [`Signal`]s, of which each stream that started has
 //! exactly one `ResponseEnd`.
 
+use super::grpc::{self, Call, teller};
 use super::head;
 use super::header::Fields;
 use super::reader::Block;
@@ -26,6 +27,8 @@ pub(super) struct Stream {
     /// Gone when the request is over.
     request: Option<RequestContent>,
     response: Response,
+    /// It is a gRPC call.
+    call: Option<Box<Call>>,
 }
 
 #[derive(Debug)]
@@ -46,10 +49,16 @@ impl Stream {
             doubt: None,
             request: Some(RequestContent::new(asked.content)),
             response: Response::Wait,
+            call: None,
         };
         stream.say(SignalKind::RequestStart, block.start_ns, out);
         if let Some(head) = asked.head {
             stream.say(SignalKind::RequestHead(Box::new(head)), time_ns, out);
+        }
+        if grpc::is_call(fields) {
+            let (call, rpc) = Call::new(fields);
+            stream.call = Some(Box::new(call));
+            stream.say(SignalKind::RpcStart(Box::new(rpc)), time_ns, out);
         }
         if block.end_stream {
             stream.end_request(true, time_ns, out);
@@ -59,8 +68,15 @@ impl Stream {
 
     /// A stream whose beginning was not seen.
     pub(super) fn unseen(id: u32, time_ns: u64, out: &mut Vec<Signal>) -> Self {
-        let stream =
-            Self { id, method: None, partial: true, doubt: None, request: None, response: Response::Wait };
+        let stream = Self {
+            id,
+            method: None,
+            partial: true,
+            doubt: None,
+            request: None,
+            response: Response::Wait,
+            call: None,
+        };
         stream.say(SignalKind::RequestUnseen, time_ns, out);
         stream
     }
@@ -69,23 +85,32 @@ impl Stream {
         out.push(Signal { time_ns, exchange: self.id, kind });
     }
 
-    pub(super) fn request_data(&mut self, bytes: &[u8]) {
+    pub(super) fn request_data(&mut self, bytes: &[u8], time_ns: u64, out: &mut Vec<Signal>) {
         if let Some(request) = &mut self.request {
             request.feed(bytes);
+            if let Some(call) = &mut self.call {
+                call.request(bytes, &mut teller(self.id, time_ns, out));
+            }
         }
     }
 
     /// Bytes of the request's payload were not copied.
-    pub(super) fn request_gap(&mut self, bytes: u64) {
+    pub(super) fn request_gap(&mut self, bytes: u64, time_ns: u64, out: &mut Vec<Signal>) {
         if let Some(request) = self.request.as_mut().filter(|_| bytes > 0) {
             request.gap(bytes);
+            if let Some(call) = &mut self.call {
+                call.request_gap(bytes, &mut teller(self.id, time_ns, out));
+            }
         }
     }
 
     /// The request is over, or nothing more of it is known.
     pub(super) fn end_request(&mut self, complete: bool, time_ns: u64, out: &mut Vec<Signal>) {
         if let Some(request) = self.request.take() {
-            let end = request.end(complete);
+            let mut end = request.end(complete);
+            if let Some(call) = &self.call {
+                end.facts = call.facts();
+            }
             self.say(SignalKind::RequestEnd(Box::new(end)), time_ns, out);
         }
     }
@@ -93,6 +118,9 @@ impl Stream {
     /// Frames of the request direction are missing.
     pub(super) fn lose_request(&mut self, time_ns: u64, out: &mut Vec<Signal>) {
         self.partial |= self.request.is_some();
+        if let Some(call) = self.call.as_mut().filter(|_| self.request.is_some()) {
+            call.lose_request();
+        }
         self.doubt.get_or_insert(0);
         self.end_request(false, time_ns, out);
     }
@@ -130,6 +158,9 @@ impl Stream {
         out: &mut Vec<Signal>,
     ) {
         self.live();
+        if let Some(call) = self.call.as_mut().filter(|_| block.end_stream) {
+            self.partial |= !call.trailers(fields);
+        }
         if matches!(self.response, Response::Body(_)) {
             return;
         }
@@ -160,6 +191,9 @@ impl Stream {
         if let Response::Body(content) = &mut self.response {
             content.feed(bytes, fresh, time_ns, out);
         }
+        if let Some(call) = &mut self.call {
+            call.response(bytes, time_ns, &mut teller(self.id, time_ns, out));
+        }
     }
 
     /// Bytes of the response's payload were not copied.
@@ -167,6 +201,9 @@ impl Stream {
         self.miss_head(time_ns, out);
         if let Response::Body(content) = &mut self.response {
             content.gap(bytes, time_ns, out);
+        }
+        if let Some(call) = &mut self.call {
+            call.response_gap(bytes, time_ns, &mut teller(self.id, time_ns, out));
         }
     }
 
@@ -186,6 +223,9 @@ impl Stream {
         let headless = matches!(self.response, Response::Wait) && outcome == Outcome::Complete;
         let hidden = self.partial || headless || (self.doubt.is_some() && outcome != Outcome::Complete);
         let outcome = if hidden { Outcome::Partial } else { outcome };
+        if let Some(call) = &self.call {
+            self.say(SignalKind::RpcEnd(Box::new(call.end())), time_ns, out);
+        }
         let content = match self.response {
             Response::Body(content) => *content,
             Response::Wait => ResponseContent::new(self.id, ContentKind::NONE, false),

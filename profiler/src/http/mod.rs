@@ -34,11 +34,13 @@ mod paths;
 mod payload;
 mod request;
 mod response;
+mod rpc;
 mod signal;
 mod sse;
 mod traceparent;
 
 pub use connection::{Connection, Direction, End, NotHttp, Upgrade, Verdict};
+pub use rpc::{Messages, Rpc, RpcEnd, ShardBatch, ShardFinish, ShardGeneration, ShardStep};
 pub use signal::{
     Fact, HttpVersion, MalformedReason, Method, Outcome, Protocol, RequestEnd, RequestFacts, RequestHead,
     ResponseEnd, ResponseHead, ServerCount, ServerTime, Signal, SignalKind, Streaming, Unread, Usage,

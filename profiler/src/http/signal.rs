@@ -1,6 +1,7 @@
 //! What the observer says about a connection, as plain data without any text of prompts or completions.
 
 use super::connection::End;
+use super::rpc::{Rpc, RpcEnd, ShardBatch, ShardStep};
 use super::traceparent::TraceParent;
 
 /// One thing that happened in one exchange of a connection.
@@ -21,6 +22,11 @@ pub enum SignalKind {
     RequestStart,
     /// The head is complete.
     RequestHead(Box<RequestHead>),
+    /// It is a gRPC call. Told behind its head.
+    RpcStart(Box<Rpc>),
+    /// The first message of a gRPC call is complete: what it says. From then on the server may work on it, whether
+    /// its client sends more or not.
+    RpcRequest(Box<RequestFacts>),
     /// The last byte of the request reached the server, or nothing more of it can be known.
     RequestEnd(Box<RequestEnd>),
     /// Response bytes of an exchange whose request was not seen (older than the attach, or lost). It takes the
@@ -52,6 +58,8 @@ pub enum SignalKind {
     Upgraded(Protocol),
     /// The bytes are not HTTP/1 as RFC 9112 has it. Nothing more is read in that direction.
     Malformed(MalformedReason),
+    /// A gRPC call is over. The end of its exchange follows.
+    RpcEnd(Box<RpcEnd>),
     /// The exchange is over. Every exchange that started has exactly one.
     ResponseEnd(ResponseEnd),
 }
@@ -188,7 +196,9 @@ pub struct RequestFacts {
     pub whole: bool,
     /// `model`, `model_name`.
     pub model: Option<String>,
-    /// `request_id` (vLLM) or `rid` (SGLang) in the body.
+    /// `model_version` of KServe's gRPC.
+    pub model_version: Option<String>,
+    /// `request_id` (vLLM), `rid` (SGLang) or `id` (KServe) in the body.
     pub request_id: Option<String>,
     /// `stream`.
     pub stream: Option<bool>,
@@ -321,6 +331,10 @@ pub enum Fact {
     Count(ServerCount, u64),
     /// A duration of one server family, nanoseconds.
     Time(ServerTime, u64),
+    /// What TGI's router asks a shard to work on, or keeps of it.
+    ShardBatches(Vec<ShardBatch>),
+    /// What a shard of TGI did.
+    ShardStep(Box<ShardStep>),
     /// The body is or has an error, also after a 200. Messages may quote a prompt and are never kept.
     Error {
         /// Its type.

@@ -5,6 +5,7 @@
 use super::ids::Ids;
 use super::model::{Attribute, Event, Kind, Resource, Span, SpanId, Status, Value};
 use crate::correlate::{Outcome, Request, Share};
+use crate::h2::{RpcStatus, status_name};
 use crate::http::{HttpVersion, Streaming};
 use crate::metric::catalog::attribute as name;
 use crate::target::Address;
@@ -176,13 +177,39 @@ impl Parts {
     }
 }
 
-/// `{method} {route}`, or the method alone: a raw path is no name (HTTP conventions).
+/// `{method} {route}`, or the method alone: a raw path is no name (HTTP conventions). Of a gRPC call, its method (RPC
+/// conventions).
 fn span_name(request: &Request) -> Cow<'static, str> {
+    if let Some(method) = rpc_method(request) {
+        return method.to_owned().into();
+    }
     let method = request.head.as_ref().map_or("HTTP", |head| head.method.as_str());
     match request.route {
         Some(route) => format!("{method} {}", route.template).into(),
         None => method.into(),
     }
+}
+
+/// The value of `rpc.method`. What the server has no method for may be any text that a client made up, which the RPC
+/// conventions (1.44) want left out.
+fn rpc_method(request: &Request) -> Option<&str> {
+    let rpc = request.rpc.as_ref().filter(|rpc| !rpc.method.is_empty())?;
+    let answered = request.rpc_end.as_ref().and_then(|end| end.status);
+    let known = request.route.is_some() || answered.is_some_and(|status| status != UNIMPLEMENTED);
+    Some(if known { &rpc.method } else { "_OTHER" })
+}
+
+/// The gRPC status of a method that the server does not have.
+const UNIMPLEMENTED: u32 = 12;
+
+fn rpc_attributes(request: &Request, list: &mut List) {
+    if request.rpc.is_none() {
+        return;
+    }
+    list.push(name::RPC_SYSTEM_NAME, text("grpc"));
+    list.push_some(name::RPC_METHOD, rpc_method(request).map(text));
+    let status = request.rpc_end.as_ref().and_then(|end| end.status);
+    list.push_some(name::RPC_RESPONSE_STATUS_CODE, status.map(|status| text(&status_name(status))));
 }
 
 fn status(request: &Request) -> Status {
@@ -193,7 +220,7 @@ fn status(request: &Request) -> Status {
     }
 }
 
-/// The value of `error.type`: the error in the body, else the status, else how it ended.
+/// The value of `error.type`: the status of HTTP, else of gRPC, else the error in the body, else how it ended.
 #[must_use]
 pub fn error_type(request: &Request) -> Option<String> {
     let status = request.status.filter(|status| *status >= 400).map(|status| status.to_string());
@@ -201,7 +228,9 @@ pub fn error_type(request: &Request) -> Option<String> {
         Outcome::Aborted | Outcome::Lost | Outcome::Error => Some(request.outcome.name().to_owned()),
         _ => None,
     };
-    status.or_else(|| request.error.clone()).or(ended)
+    let rpc = request.rpc_end.as_ref().and_then(|end| end.status);
+    let rpc = rpc.filter(|status| RpcStatus::of(Some(*status)) != RpcStatus::Ok).map(status_name);
+    status.or(rpc).or_else(|| request.error.clone()).or(ended)
 }
 
 fn attributes(request: &Request, parts: &Parts) -> Vec<Attribute> {
@@ -220,6 +249,7 @@ fn attributes(request: &Request, parts: &Parts) -> Vec<Attribute> {
         );
         list.push_some(name::USER_AGENT_ORIGINAL, head.user_agent.as_deref().map(text));
     }
+    rpc_attributes(request, &mut list);
     list.push(name::URL_SCHEME, text(if request.is_encrypted { "https" } else { "http" }));
     list.push_some(name::HTTP_ROUTE, request.route.map(|route| text(route.template)));
     list.push_some(

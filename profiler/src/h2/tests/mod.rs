@@ -2,6 +2,7 @@
 //!
 //! The numbers in test names are those of the project's list of capture edge cases.
 
+mod grpc;
 mod loss;
 mod properties;
 mod streams;

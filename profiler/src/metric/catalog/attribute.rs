@@ -40,6 +40,11 @@ attributes! {
     USER_AGENT_ORIGINAL: "string" = "user_agent.original", "The caller's `User-Agent`.";
     ERROR_TYPE: "string" = "error.type", "Status code or short class of a failure; absent on success.";
 
+    // gRPC: OpenTelemetry semantic conventions v1.44.
+    RPC_SYSTEM_NAME: "string" = "rpc.system.name", "`grpc`.";
+    RPC_METHOD: "string" = "rpc.method", "Service and method, `package.Service/Method`; `_OTHER` where the server knows neither.";
+    RPC_RESPONSE_STATUS_CODE: "string" = "rpc.response.status_code", "Name of the status: `OK`, `UNAVAILABLE`, …";
+
     // Generative AI: OpenTelemetry semantic conventions v1.41.
     GEN_AI_OPERATION_NAME: "string" = "gen_ai.operation.name", "`chat`, `text_completion`, `embeddings`, …";
     GEN_AI_PROVIDER_NAME: "string" = "gen_ai.provider.name", "Flavour of the API that was spoken, such as `openai`.";
