@@ -8,8 +8,11 @@ mod attaching;
 mod calls;
 mod machine;
 mod modes;
+mod openssl;
 mod pipeline;
+mod serving;
 mod spawn;
+mod streams;
 mod syscalls;
 mod table;
 mod target;
@@ -44,6 +47,8 @@ enum Part {
     Modes,
     /// gpuspan itself at 200,000 launches a second.
     Pipeline,
+    /// gpuspan itself under 50,000 streamed chunks a second.
+    Streams,
     /// Putting the probes in and taking them out.
     Attaching,
     /// System calls of the target and of everybody else.
@@ -98,6 +103,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if wants(Part::Pipeline) {
         pipeline::measure(&mut target, effort, &mut table)?;
+    }
+    if wants(Part::Streams) {
+        streams::measure(&mut target, effort, &mut table)?;
     }
     drop(target);
     if wants(Part::Throughput) {

@@ -30,6 +30,8 @@ pub struct Account {
     pub max_rss_bytes: u64,
     /// Kernel launches.
     pub launches: u64,
+    /// Requests.
+    pub requests: u64,
 }
 
 impl Gpuspan {
@@ -100,6 +102,7 @@ impl Gpuspan {
             cpu_s: number("/self/cpu_s")?,
             max_rss_bytes: number("/self/max_rss_bytes")? as u64,
             launches: number("/launches/total")? as u64,
+            requests: number("/requests/total")? as u64,
         })
     }
 }

@@ -8,7 +8,13 @@ use anyhow::Result;
 use profiler::attach::{Kernel, KernelSettings};
 
 /// Which system calls, and their names in the table.
-const OPS: [(Op, &str); 3] = [(Op::Read, "read"), (Op::Write, "write"), (Op::Getppid, "getppid")];
+const OPS: [(Op, &str); 5] = [
+    (Op::Read, "`read` (no socket)"),
+    (Op::Write, "`write` (no socket)"),
+    (Op::SocketRead, "`read` of a connection"),
+    (Op::SocketWrite, "`write` to a connection"),
+    (Op::Getppid, "`getppid`"),
+];
 
 /// Times of [`OPS`], round by round.
 type Series = [Vec<f64>; OPS.len()];
@@ -25,9 +31,9 @@ pub fn measure(target: &mut Target, effort: Effort, table: &mut Table) -> Result
             hook = kernel.socket_hook;
             let drain = Drain::start(&mut kernel)?;
             time(target, effort, &mut bystander)?;
-            kernel.set_target(target.pid(), true)?;
+            kernel.set_target(target.pid(), true);
             time(target, effort, &mut watched)?;
-            kernel.set_target(target.pid(), false)?;
+            kernel.set_target(target.pid(), false);
             drain.stop()?;
         }
         report(hook, [&none, &bystander, &watched], table);
@@ -46,7 +52,7 @@ fn report(hook: &str, [none, bystander, watched]: [&Series; 3], table: &mut Tabl
     for (who, with) in [("target", watched), ("other process", bystander)] {
         for (((_, name), without), with) in OPS.iter().zip(none).zip(with) {
             let base = median(without.iter().copied());
-            let what = format!("`{name}` of the {who}, {hook}");
+            let what = format!("{name} of the {who}, {hook}");
             table.fact(&what, &format!("{} on {base:.0} ns", Added::of(without, with)));
         }
     }

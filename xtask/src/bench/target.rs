@@ -4,6 +4,7 @@
 //! these refuse or finish at once, so that the time is the probe's and not the stand-in's. The cost is the calling
 //! thread's CPU time, which neither preemption nor another process changes.
 
+use super::serving::{self, Pair, Protocol};
 use anyhow::{Context as _, Result, bail, ensure};
 use libloading::Library;
 use std::ffi::{c_int, c_uint, c_void};
@@ -30,6 +31,10 @@ pub enum Op {
     Read,
     /// `write` of 64 bytes to `/dev/null`.
     Write,
+    /// `read` of 64 bytes from a connection that it accepted.
+    SocketRead,
+    /// `write` of 64 bytes to one.
+    SocketWrite,
     /// `getppid`, which no hook is interested in.
     Getppid,
 }
@@ -54,6 +59,15 @@ pub struct Paced {
     /// Calls made.
     pub calls: u64,
     /// Launches a second.
+    pub rate: f64,
+}
+
+/// What [`Target::stream`] reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed {
+    /// Chunks written.
+    pub chunks: u64,
+    /// Chunks a second.
     pub rate: f64,
 }
 
@@ -92,6 +106,22 @@ impl Target {
         let (calls, elapsed_ns) = answer.split_once(' ').context("the measured process answered nonsense")?;
         let (calls, elapsed_ns) = (calls.parse::<u64>()?, elapsed_ns.parse::<u64>()?);
         Ok(Paced { calls, rate: calls as f64 / (elapsed_ns as f64 / 1e9) })
+    }
+
+    /// Makes it stream to clients (`serving`); the port that they shall connect to.
+    pub fn stream(&mut self, protocol: Protocol, rate: u64, duration: Duration) -> Result<u16> {
+        let command = format!("stream {} {rate} {}", protocol.name(), duration.as_millis());
+        let answer = self.ask(&command)?;
+        answer.parse().map_err(|_| anyhow::anyhow!("{answer}"))
+    }
+
+    /// Waits for the end of [`Self::stream`].
+    pub fn streamed(&mut self) -> Result<Streamed> {
+        let answer = self.answer()?;
+        let (chunks, elapsed_ns) =
+            answer.split_once(' ').context("the measured process answered nonsense")?;
+        let (chunks, elapsed_ns) = (chunks.parse::<u64>()?, elapsed_ns.parse::<u64>()?);
+        Ok(Streamed { chunks, rate: chunks as f64 / (elapsed_ns as f64 / 1e9) })
     }
 
     fn ask(&mut self, command: &str) -> Result<String> {
@@ -135,11 +165,19 @@ pub fn serve() -> Result<()> {
         match words.as_slice() {
             ["time", op, times] => {
                 let op = clap::ValueEnum::from_str(op, false).map_err(anyhow::Error::msg)?;
-                say(&calls.time(op, times.parse()?).to_string())?;
+                say(&calls.time(op, times.parse()?)?.to_string())?;
             }
             ["pace", rate, millis] => {
                 let (calls, elapsed) = calls.pace(rate.parse()?, Duration::from_millis(millis.parse()?));
                 say(&format!("{calls} {}", elapsed.as_nanos()))?;
+            }
+            ["stream", protocol, rate, millis] => {
+                let protocol = clap::ValueEnum::from_str(protocol, false).map_err(anyhow::Error::msg)?;
+                let duration = Duration::from_millis(millis.parse()?);
+                match serving::stream(protocol, rate.parse()?, duration, say) {
+                    Ok((chunks, elapsed)) => say(&format!("{chunks} {}", elapsed.as_nanos()))?,
+                    Err(error) => say(&format!("{error:#}"))?,
+                }
             }
             _ => bail!("`{line}` is no command"),
         }
@@ -238,8 +276,9 @@ impl Calls {
     }
 
     /// CPU time of `times` calls, nanoseconds.
-    fn time(&self, op: Op, times: u64) -> u64 {
-        match op {
+    fn time(&self, op: Op, times: u64) -> Result<u64> {
+        let single = |times: u64, call: &mut dyn FnMut()| timed(times, call);
+        Ok(match op {
             Op::RuntimeLaunch => timed(times, || self.runtime_launch()),
             Op::RuntimeLaunchEx => timed(times, || self.runtime_launch_ex()),
             Op::DriverLaunch => timed(times, || self.driver_launch(0)),
@@ -247,8 +286,10 @@ impl Calls {
             Op::Synchronize => timed(times, || self.synchronize()),
             Op::Read => timed(times, || read(&self.zero)),
             Op::Write => timed(times, || write(&self.null)),
+            Op::SocketRead => Pair::accept()?.reads(times, single)?,
+            Op::SocketWrite => Pair::accept()?.writes(times, single)?,
             Op::Getppid => timed(times, getppid),
-        }
+        })
     }
 
     /// Launches through the driver at `rate` a second, as far as it can, with a wait after each step; calls made, and
@@ -332,7 +373,7 @@ fn write(file: &File) {
     let _ = file.write(&[0; 64]);
 }
 
-fn timed(times: u64, call: impl Fn()) -> u64 {
+fn timed(times: u64, mut call: impl FnMut()) -> u64 {
     let start = thread_cpu_ns();
     (0..times).for_each(|_| call());
     thread_cpu_ns() - start
