@@ -69,13 +69,15 @@ pub struct Wish {
     /// Whose.
     pub connection: u64,
     /// The contents of what the target sends are of no use as long as it has read no more than this; [`Wish::NOTHING`]:
-    /// no payload at all.
+    /// no payload at all, [`Wish::WHOLE`]: all of it.
     pub brief_while: u64,
 }
 
 impl Wish {
     /// No payload is of use, whatever comes.
     pub const NOTHING: u64 = u64::MAX;
+    /// All of it, however long the turn.
+    pub const WHOLE: u64 = u64::MAX - 1;
 }
 
 /// Entries of the table of wishes; a power of two.

@@ -142,6 +142,7 @@ impl Control {
                 connection,
                 match payload {
                     Payload::Nothing => Wish::NOTHING,
+                    Payload::Whole => Wish::WHOLE,
                     Payload::BriefWhile(received) => received,
                 },
             ),

@@ -109,6 +109,9 @@ impl Connection {
             if wish.brief_while == Wish::NOTHING {
                 return None;
             }
+            if wish.brief_while == Wish::WHOLE {
+                return Some(Allowance::WHOLE);
+            }
             if sent && wish.brief_while == self.received().get() {
                 return Some(Allowance::cut(BRIEF));
             }

@@ -14,7 +14,7 @@ use super::step::Step;
 use crate::decode::{self, Socket, Tie};
 use crate::http::{Direction, End, Signal, SignalKind};
 use crate::target::Address;
-use observer::{Observer, Uninteresting};
+use observer::{Observer, Turn};
 use order::{Chunk, Order};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -69,6 +69,8 @@ pub struct ConnectionCounts {
 pub enum Payload {
     /// None.
     Nothing,
+    /// All of it, however much.
+    Whole,
     /// What the target sends needs no contents, as long as it has read no more than this.
     BriefWhile(u64),
 }
@@ -277,18 +279,18 @@ impl Connections {
         &mut self,
         id: u64,
         out: &mut Outcomes,
-        see: impl FnOnce(&mut Connection, &mut Vec<Signal>) -> Option<Uninteresting>,
+        see: impl FnOnce(&mut Connection, &mut Vec<Signal>) -> Option<Turn>,
     ) {
         let Some(connection) = self.open.get_mut(&id) else { return };
-        let uninteresting = see(connection, &mut self.signals);
+        let turn = see(connection, &mut self.signals);
         if connection.received.waits() || connection.sent.waits() {
             self.ahead.insert(id);
         } else {
             self.ahead.remove(&id);
         }
         self.settle(id, out);
-        if let Some(why) = uninteresting {
-            self.leave_alone(id, why, out);
+        if let Some(turn) = turn {
+            self.turned(id, turn, out);
         }
     }
 
@@ -312,16 +314,18 @@ impl Connections {
         }
     }
 
-    /// A connection that speaks nothing we read is left alone as soon as that is clear.
-    fn leave_alone(&mut self, id: u64, why: Uninteresting, out: &mut Outcomes) {
-        match why {
-            Uninteresting::Tls => self.counts.tls += 1,
-            Uninteresting::Unknown => self.counts.other += 1,
-        }
+    /// A connection that speaks nothing we read is left alone as soon as that is clear; HTTP/2 is wanted whole.
+    fn turned(&mut self, id: u64, turn: Turn, out: &mut Outcomes) {
+        let (count, payload) = match turn {
+            Turn::Tls => (&mut self.counts.tls, Payload::Nothing),
+            Turn::Http2 => (&mut self.counts.http2, Payload::Whole),
+            Turn::Unknown => (&mut self.counts.other, Payload::Nothing),
+        };
+        *count += 1;
         if let Some(connection) = self.open.get_mut(&id) {
-            connection.is_tls = why == Uninteresting::Tls;
+            connection.is_tls |= turn == Turn::Tls;
         }
-        out.payload.push((id, Payload::Nothing));
+        out.payload.push((id, payload));
     }
 
     /// What the connection was accepted on, or its carrier.
@@ -347,33 +351,31 @@ impl Connection {
         direction: decode::Direction,
         chunk: Chunk,
         signals: &mut Vec<Signal>,
-    ) -> Option<Uninteresting> {
+    ) -> Option<Turn> {
         let Self { observer, received, sent, .. } = self;
         let (direction, order, other, opposite) = match direction {
             decode::Direction::Received => (Direction::Request, received, sent, Direction::Response),
             decode::Direction::Sent => (Direction::Response, sent, received, Direction::Request),
         };
-        let mut uninteresting = None;
+        let mut turn = None;
         // The other side's turn came after what waits there.
-        other.give_up(&mut |chunk| {
-            uninteresting = uninteresting.or(observer.on_chunk(opposite, &chunk, signals))
-        });
+        other.give_up(&mut |chunk| turn = turn.or(observer.on_chunk(opposite, chunk, signals)));
         order.take(chunk, &mut |chunk| {
-            uninteresting = uninteresting.or(observer.on_chunk(direction, &chunk, signals));
+            turn = turn.or(observer.on_chunk(direction, chunk, signals));
         });
-        uninteresting
+        turn
     }
 
-    fn give_up_before(&mut self, late_ns: u64, signals: &mut Vec<Signal>) -> Option<Uninteresting> {
-        let mut uninteresting = None;
+    fn give_up_before(&mut self, late_ns: u64, signals: &mut Vec<Signal>) -> Option<Turn> {
+        let mut turn = None;
         for (order, direction) in
             [(&mut self.received, Direction::Request), (&mut self.sent, Direction::Response)]
         {
             order.give_up_before(late_ns, &mut |chunk| {
-                uninteresting = uninteresting.or(self.observer.on_chunk(direction, &chunk, signals));
+                turn = turn.or(self.observer.on_chunk(direction, chunk, signals));
             });
         }
-        uninteresting
+        turn
     }
 
     /// Records that were lost before a close show in its totals alone. At other ends another thread may still be between
