@@ -14,7 +14,7 @@ pub struct Args {
     /// Which tier; without one, what CI always runs.
     #[arg(value_enum)]
     tier: Option<Tier>,
-    /// Of the tier `servers`: only this server.
+    /// Of the tier `servers`: only tests with this in their name, such as `llama`, `transformers`, `protocols`, `nginx`.
     name: Option<String>,
 }
 
@@ -87,7 +87,8 @@ fn usual(tally: &mut Tally) -> Result<bool> {
 
 fn servers(name: Option<&str>, tally: &mut Tally) -> Result<bool> {
     let arguments: Vec<&str> = name.into_iter().chain(["--test-threads=1"]).collect();
-    cargo_test(&["--package", "e2e", "--test", "servers"], &arguments, &[("GPUSPAN_SERVERS", "1")], tally)
+    let targets = ["--package", "e2e", "--test", "servers", "--test", "protocols"];
+    cargo_test(&targets, &arguments, &[("GPUSPAN_SERVERS", "1")], tally)
 }
 
 /// Runs `cargo test` and passes its output on, counting. False when it failed.

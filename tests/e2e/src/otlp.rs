@@ -25,6 +25,8 @@ pub struct Span {
     pub end_ns: u64,
     /// By name, in OTLP's wrapping.
     pub attributes: BTreeMap<String, Value>,
+    /// Events, with those that were dropped.
+    pub events: u64,
 }
 
 impl Span {
@@ -102,5 +104,7 @@ fn parse(span: &Value) -> Option<Span> {
         start_ns: text("startTimeUnixNano")?.parse().ok()?,
         end_ns: text("endTimeUnixNano")?.parse().ok()?,
         attributes: list(span, "attributes").filter_map(attribute).collect(),
+        events: list(span, "events").count() as u64
+            + span.get("droppedEventsCount").and_then(Value::as_u64).unwrap_or(0),
     })
 }

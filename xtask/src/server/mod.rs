@@ -6,6 +6,7 @@
 
 mod cache;
 pub mod llama;
+pub mod parts;
 mod process;
 mod stand_in;
 pub mod transformers;

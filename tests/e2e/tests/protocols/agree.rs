@@ -1,0 +1,154 @@
+//! The comparison of what the client recorded with what gpuspan says: requests, statuses, outcomes, bytes, events, tokens,
+//! first tokens, and the account of losses.
+
+use std::collections::{BTreeMap, HashMap};
+
+use e2e::Span;
+use e2e::summary::Summary;
+
+use crate::client::Record;
+use crate::rig::Observed;
+
+/// What is allowed between the client's first token and gpuspan's, at the median and at the 99th percentile: the client
+/// adds the way through loopback and a wake-up, and TLS.
+pub const MEDIAN_NS: u64 = 1_000_000;
+pub const TAIL_NS: u64 = 5_000_000;
+
+/// Distances of first tokens, sorted.
+pub struct Distances(Vec<u64>);
+
+impl Distances {
+    pub fn of(mut distances: Vec<u64>) -> Self {
+        assert!(!distances.is_empty(), "nothing was streamed");
+        distances.sort_unstable();
+        Self(distances)
+    }
+
+    /// Nearest rank.
+    pub fn percentile(&self, percent: usize) -> u64 {
+        self.0[(self.0.len() * percent).div_ceil(100) - 1]
+    }
+
+    pub fn are_close(&self) -> bool {
+        self.percentile(50) <= MEDIAN_NS && self.percentile(99) <= TAIL_NS
+    }
+}
+
+impl std::fmt::Display for Distances {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |percent| self.percentile(percent) as f64 / 1e6;
+        write!(f, "{:.2} ms at the median, {:.2} ms at p99", ms(50), ms(99))
+    }
+}
+
+/// Everything but times, which are returned: each request has one span that says the same as the client.
+pub fn check(observed: &Observed) -> Distances {
+    let spans: Vec<&Span> = observed.report.spans.iter().filter(|span| span.is_server()).collect();
+    let mut by_trace: HashMap<&str, Vec<&Span>> = HashMap::new();
+    for span in &spans {
+        by_trace.entry(&span.trace_id).or_default().push(span);
+    }
+    let mut distances = Vec::new();
+    for record in &observed.records {
+        let span = one(by_trace.remove(record.trace_id.as_str()), record);
+        request_agrees(record, span);
+        distances.extend(first_token(observed, record, span));
+    }
+    for record in &observed.on_old {
+        // Seen from its first byte to its last, on a connection whose beginning was not.
+        let span = one(by_trace.remove(record.trace_id.as_str()), record);
+        request_agrees(record, span);
+    }
+    assert_eq!(observed.mid_stream.error, None, "{:?}", observed.mid_stream);
+    let rest: Vec<&Span> = by_trace.into_values().flatten().collect();
+    let summary = &observed.report.summary;
+    assert_eq!(
+        rest.len(),
+        1,
+        "one stream had begun before the attach: {rest:#?}, {:?}, {:?}",
+        summary.requests,
+        summary.connections
+    );
+    assert_eq!(rest[0].text("gpuspan.outcome"), Some("partial"), "{rest:#?}");
+    summary_agrees(observed);
+    let connections = &observed.report.summary.connections;
+    assert_eq!((connections.tls_unread, connections.tls_doubts), (0, 0), "{connections:?}");
+    nothing_lost(&observed.report.summary);
+    Distances::of(distances)
+}
+
+fn one<'a>(found: Option<Vec<&'a Span>>, record: &Record) -> &'a Span {
+    let found = found.unwrap_or_else(|| panic!("no SERVER span for {record:?}"));
+    assert_eq!(found.len(), 1, "several SERVER spans for {record:?}: {found:#?}");
+    found[0]
+}
+
+fn request_agrees(record: &Record, span: &Span) {
+    assert_eq!(record.error, None, "{record:?}");
+    assert_eq!(span.name, "POST /v1/chat/completions", "{span:?}");
+    assert_eq!(span.int("http.response.status_code"), Some(u64::from(record.status)), "{span:?}");
+    let outcome = if record.status == 200 { "completed" } else { "rejected" };
+    assert_eq!(span.text("gpuspan.outcome"), Some(outcome), "{record:?}\n{span:?}");
+    for (name, value) in [
+        ("http.request.body.size", Some(record.request_bytes)),
+        ("http.response.body.size", Some(record.body_bytes)),
+        ("gen_ai.usage.input_tokens", record.events.prompt_tokens),
+        ("gen_ai.usage.output_tokens", record.events.completion_tokens),
+    ] {
+        assert_eq!(span.int(name), value, "{name}: {record:?}\n{span:?}");
+    }
+    let id = (record.status == 200).then_some(record.events.id.as_deref()).flatten();
+    assert_eq!(span.text("gen_ai.response.id"), id, "{record:?}\n{span:?}");
+    assert_eq!(span.bool("gen_ai.request.stream"), Some(record.stream), "{span:?}");
+}
+
+/// Between the client's first token and the moment at which gpuspan says that it left; none where nothing was streamed.
+fn first_token(observed: &Observed, record: &Record, span: &Span) -> Option<u64> {
+    let decode = observed.report.spans.iter().find(|child| {
+        child.parent == span.span_id && child.trace_id == span.trace_id && child.name == "decode"
+    });
+    let Some(first_ns) = record.events.deltas_ns.first() else {
+        assert!(decode.is_none(), "{record:?}\n{decode:?}");
+        return None;
+    };
+    let decode = decode.unwrap_or_else(|| panic!("no first token of {record:?} in {span:?}"));
+    assert_eq!(decode.events, record.events.deltas_ns.len() as u64, "events with text: {record:?}");
+    assert_eq!(span.int("gpuspan.response.events"), Some(record.events.count), "{span:?}");
+    let first_ns = first_ns + observed.unix_offset_ns;
+    let to_first = (span.double("gpuspan.time_to_first_token").unwrap() * 1e9) as u64;
+    // The client's time begins before the server's read; on an idle server not by much.
+    assert!(to_first <= record.time_to_first_token_ns().unwrap() + TAIL_NS, "{record:?}\n{span:?}");
+    Some(first_ns.abs_diff(decode.start_ns))
+}
+
+fn summary_agrees(observed: &Observed) {
+    let requests = &observed.report.summary.requests;
+    let seen: Vec<&Record> = observed.records.iter().chain(&observed.on_old).collect();
+    // The head of the answer to the older one was out before the attach.
+    let mut by_status: BTreeMap<String, u64> = [("none".to_owned(), 1)].into();
+    let mut by_outcome: BTreeMap<String, u64> = [("partial".to_owned(), 1)].into();
+    for record in &seen {
+        *by_status.entry(record.status.to_string()).or_default() += 1;
+        let outcome = if record.status == 200 { "completed" } else { "rejected" };
+        *by_outcome.entry(outcome.to_owned()).or_default() += 1;
+    }
+    assert_eq!(requests.total, seen.len() as u64 + 1, "{requests:?}");
+    assert_eq!(requests.by_outcome, by_outcome, "{requests:?}");
+    assert_eq!(requests.by_status, by_status, "{requests:?}");
+    assert_eq!((requests.partial, requests.in_flight), (1, 0), "{requests:?}");
+    let sum = |of: fn(&Record) -> Option<u64>| seen.iter().filter_map(|record| of(record)).sum::<u64>();
+    let input = sum(|record| record.events.prompt_tokens);
+    let output = sum(|record| record.events.completion_tokens);
+    // Its usage came after the attach, and may or may not be taken from a partial request.
+    let older = &observed.mid_stream.events;
+    let either = |seen: u64, sum: u64, older: Option<u64>| seen == sum || Some(seen - sum) == older;
+    assert!(either(requests.input_tokens, input, older.prompt_tokens), "{requests:?}, {input}");
+    assert!(either(requests.output_tokens, output, older.completion_tokens), "{requests:?}, {output}");
+}
+
+/// The loss equations hold, and nothing is in them.
+pub fn nothing_lost(summary: &Summary) {
+    let loss = &summary.loss;
+    assert!(loss.balanced, "{loss:#?}");
+    assert_eq!(loss.lost, 0, "{loss:#?}");
+}
