@@ -18,6 +18,7 @@ static CHANGE_DETAIL: AtomicBool = AtomicBool::new(false);
 /// Observes and writes what was asked for.
 pub fn run(args: &args::Attach) -> anyhow::Result<()> {
     let config = resolve(args)?;
+    leave_no_dump();
     stop_on_signals();
     crate::attach::ensure_tracefs();
     let mut view = view::of(config.output);
@@ -56,6 +57,13 @@ fn resolve(args: &args::Attach) -> anyhow::Result<Config> {
         given: identity(environment),
         ready_file: args.ready_file.clone(),
     })
+}
+
+/// What targets read and write lies in the ring and in buffers for a moment: no core file may keep it, nor may another
+/// process of the same user attach to this one. (A limit of 0 on core files would not stop a handler that is piped to.)
+fn leave_no_dump() {
+    // SAFETY: prctl has no pointers here. A kernel that refuses leaves things as they were.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
 
 /// The first signal ends the observation in order; the second one ends the program. SIGUSR1 changes the detail level.

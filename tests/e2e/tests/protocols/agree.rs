@@ -72,7 +72,9 @@ pub fn check(observed: &Observed) -> Distances {
     assert_eq!(rest[0].text("gpuspan.outcome"), Some("partial"), "{rest:#?}");
     summary_agrees(observed);
     let connections = &observed.report.summary.connections;
-    assert_eq!((connections.tls_unread, connections.tls_doubts), (0, 0), "{connections:?}");
+    // Of the stream that had begun nothing comes in any more that would tell which connection carries it.
+    assert!(connections.tls_unread <= 1, "{connections:?}");
+    assert_eq!(connections.tls_doubts, 0, "{connections:?}");
     nothing_lost(&observed.report.summary);
     Distances::of(distances)
 }

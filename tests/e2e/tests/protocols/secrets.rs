@@ -6,6 +6,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -56,6 +57,39 @@ fn hidden(name: &str, wire: Wire, start: impl Fn() -> Result<Server>) {
             outputs.keep(&secret);
         }
     }
+}
+
+/// A crash leaves nothing of what was read: no core file is written.
+#[test]
+fn no_secret_in_a_core_file() {
+    or_skip_servers!();
+    let crashed = |command: &mut Command, ready: &dyn Fn() -> bool| {
+        // SAFETY: setrlimit reads a value that lives through the call; it changes only the child.
+        unsafe {
+            command.pre_exec(|| {
+                let most = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+                libc::setrlimit(libc::RLIMIT_CORE, &raw const most);
+                Ok(())
+            });
+        }
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait::until("readiness", || Ok(ready().then_some(()))).unwrap();
+        // SAFETY: kill has no pointers; the child is ours and has not been waited for.
+        unsafe { libc::kill(child.id().cast_signed(), libc::SIGABRT) };
+        child.wait().unwrap().core_dumped()
+    };
+    let folder = TempDir::new().unwrap();
+    let mut bystander = Command::new("sleep");
+    if !crashed(bystander.arg("60").current_dir(folder.path()), &|| true) {
+        println!("skipped: this machine writes no core files");
+        return;
+    }
+    let server = server::uvicorn("asyncio", "h11", false).unwrap();
+    let ready = folder.path().join("ready");
+    let mut gpuspan = program::command().unwrap();
+    gpuspan.args(["attach", "--output", "none", "--pid", &server.pid.to_string(), "--ready-file"]);
+    let dumped = crashed(gpuspan.arg(&ready).current_dir(folder.path()), &|| ready.exists());
+    assert!(!dumped, "gpuspan left a core file in {}", folder.path().display());
 }
 
 /// A question with the secret wherever text can be.
