@@ -291,7 +291,8 @@ impl Request {
         let whole = self.seen_from_start && end.outcome == http::Outcome::Complete;
         self.response_bytes = whole.then_some(end.body_bytes);
         let streamed = self.streaming != Streaming::None;
-        self.events = (whole && streamed && end.lost_bytes == 0).then_some(u64::from(end.events));
+        let read = end.lost_bytes == 0 && end.unread.is_none();
+        self.events = (whole && streamed && read).then_some(u64::from(end.events));
     }
 
     fn token(&mut self, time_ns: u64) {

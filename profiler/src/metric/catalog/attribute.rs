@@ -66,7 +66,7 @@ attributes! {
     GPUSPAN_TIME_TO_FIRST_TOKEN: "double" = "gpuspan.time_to_first_token", "Seconds from the last byte of the request to the first non-empty token.";
     GPUSPAN_EVIDENCE: "string" = "gpuspan.evidence", "Weakest evidence used: `E0` same id, `E1` same message or call, `E2` only candidate, `E3` a share, `E4` none.";
     GPUSPAN_OUTCOME: "string" = "gpuspan.outcome", "`completed`, `aborted`, `rejected`, `error`, `partial` or `lost`.";
-    GPUSPAN_RESPONSE_EVENTS: "int" = "gpuspan.response.events", "Events with data (SSE) or lines (NDJSON) of a streamed answer.";
+    GPUSPAN_RESPONSE_EVENTS: "int" = "gpuspan.response.events", "Events with a document (SSE) or lines (NDJSON) of a streamed answer, without the end mark.";
     GPUSPAN_SERVER: "string" = "gpuspan.server", "The model server: `vllm`, `llama.cpp`, …, `generic`.";
     GPUSPAN_GPU_TIME_NS: "int" = "gpuspan.gpu.time_ns", "This request's share of GPU time, nanoseconds.";
     GPUSPAN_GPU_LO_NS: "int" = "gpuspan.gpu.lo_ns", "Lower bound of the share, when it is bounded.";

@@ -153,4 +153,5 @@ pub fn nothing_lost(summary: &Summary) {
     let loss = &summary.loss;
     assert!(loss.balanced, "{loss:#?}");
     assert_eq!(loss.lost, 0, "{loss:#?}");
+    assert_eq!(summary.requests.violations, 0, "the order of a request's states: {:?}", summary.requests);
 }
