@@ -361,15 +361,29 @@ mod tests {
     }
 
     #[test]
-    fn aarch64_never_lands_on_a_single_step() {
-        let (adrp, stp, bti, nop, ldr_literal) =
-            (0xd000_0010, 0xa9bd_7bfd, 0xd503_245f, 0xd503_201f, 0x5800_0050);
+    fn edge_40_aarch64_never_lands_on_a_single_step() {
+        let (adrp, stp, bti, nop, ldr_literal, paciasp, pacibsp) =
+            (0xd000_0010, 0xa9bd_7bfd, 0xd503_245f, 0xd503_201f, 0x5800_0050, 0xd503_233f, 0xd503_237f);
         assert_eq!(arm(&[adrp]), Ok((0, Cost::Emulated)));
         assert_eq!(arm(&[bti, adrp]), Ok((4, Cost::EmulatedLater)));
         assert_eq!(arm(&[nop, adrp]), Ok((4, Cost::EmulatedLater)));
-        for words in
-            [&[stp][..], &[bti, stp], &[bti, nop], &[nop, nop], &[ldr_literal], &[0xd503_233f, adrp], &[]]
-        {
+        // All four landing pads: `bti`, `bti c`, `bti j`, `bti jc`.
+        for pad in [0xd503_241f, 0xd503_245f, 0xd503_249f, 0xd503_24df] {
+            assert_eq!(arm(&[pad, adrp]), Ok((4, Cost::EmulatedLater)), "{pad:08x}");
+            assert!(arm(&[pad, paciasp]).is_err(), "{pad:08x}");
+        }
+        // Signing the return address is single-stepped, and a landing pad itself: what follows it does not help, since a
+        // probe behind it would find the address signed already.
+        for words in [
+            &[stp][..],
+            &[bti, stp],
+            &[bti, nop],
+            &[nop, nop],
+            &[ldr_literal],
+            &[paciasp, adrp],
+            &[pacibsp, adrp],
+            &[],
+        ] {
             assert!(arm(words).is_err(), "{words:08x?}");
         }
         assert!(choose(Machine::Aarch64, &[1, 2]).is_err());

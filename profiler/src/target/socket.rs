@@ -96,6 +96,12 @@ impl Table {
         let of_unix = unix.lines().skip(1).filter_map(parse_unix);
         let mut table = Self::default();
         table.add(of_tcp.map(|(state, port, inode)| (state, Address::Tcp(port), inode)));
+        // A unix connection is listed in the namespace of the side that connected (unix_stream_connect in
+        // net/unix/af_unix.c), which for a container is often ours.
+        let ours = unix_from_outside(pid);
+        let from_outside = ours.lines().skip(1).filter_map(parse_unix);
+        let from_outside = from_outside.filter(|(state, ..)| *state == State::Connected);
+        let of_unix = of_unix.chain(from_outside);
         table.add(of_unix.map(|(state, path, inode)| (state, Address::Unix(path.into()), inode)));
         table
     }
@@ -114,6 +120,15 @@ impl Table {
         let listened: HashSet<&Address> = self.listening.values().collect();
         self.accepted.extend(connected.into_iter().filter(|(_, address)| listened.contains(address)));
     }
+}
+
+/// The unix sockets of our own network namespace, if it is not that of `pid`.
+fn unix_from_outside(pid: u32) -> String {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    if namespace("self") == namespace(&pid.to_string()) {
+        return String::new();
+    }
+    std::fs::read_to_string("/proc/self/net/unix").unwrap_or_default()
 }
 
 /// State, local port and inode of a line of `/proc/net/tcp`.

@@ -20,7 +20,7 @@ const APIS: &str = "cudaLaunchKernel,cuLaunchKernel,cudaMemcpyAsync,cudaMemcpyAs
 /// The stand-ins' runtime and driver.
 const LIBRARIES: usize = 2;
 
-fn arguments(more: &[&'static str]) -> Vec<&'static str> {
+pub fn arguments(more: &[&'static str]) -> Vec<&'static str> {
     [&["--wait-stdin", "--threads", "2", "--times", "500", "--api", APIS][..], more].concat()
 }
 
@@ -29,7 +29,7 @@ fn start(log: &TempDir, more: &[&'static str]) -> Calls {
 }
 
 /// Lets the waiting program `pid` make its calls, and compares.
-fn compare(mut program: Calls, pid: u32, log: &Path, observation: Observation) -> Report {
+pub fn compare(mut program: Calls, pid: u32, log: &Path, observation: Observation) -> Report {
     let before = device(log, pid).unwrap();
     program.make().unwrap();
     let made = since(&before, &device(log, pid).unwrap());
@@ -105,7 +105,7 @@ fn a_library_that_is_loaded_later() {
 }
 
 /// Copies the stand-ins, for tests that take their files away.
-fn copies(to: &Path) {
+pub fn copies(to: &Path) {
     for entry in std::fs::read_dir(library_dir(Runtime::Cuda12)).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
@@ -113,7 +113,7 @@ fn copies(to: &Path) {
 }
 
 #[test]
-fn a_library_in_another_mount_namespace() {
+fn edge_37_a_library_in_another_mount_namespace() {
     or_skip!();
     let (log, private) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     // The libraries exist only in a file system that this process does not see.
@@ -136,7 +136,7 @@ fn a_library_in_another_mount_namespace() {
 }
 
 #[test]
-fn a_process_in_another_pid_namespace() {
+fn edge_37_a_process_in_another_pid_namespace() {
     or_skip!();
     let log = TempDir::new().unwrap();
     let mut command = Command::new("unshare");
@@ -158,7 +158,7 @@ fn a_process_in_another_pid_namespace() {
 }
 
 #[test]
-fn a_library_that_was_deleted() {
+fn edge_37_a_library_that_was_deleted() {
     or_skip!();
     let (log, own) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     copies(own.path());
@@ -172,7 +172,7 @@ fn a_library_that_was_deleted() {
 }
 
 #[test]
-fn a_child_that_comes_later() {
+fn edge_37_a_child_that_comes_later() {
     or_skip!();
     let log = TempDir::new().unwrap();
     let mut program = start(&log, &["--fork"]);
@@ -189,7 +189,7 @@ fn a_child_that_comes_later() {
 }
 
 #[test]
-fn a_process_that_executes_another_program() {
+fn edge_37_a_process_that_executes_another_program() {
     or_skip!();
     let log = TempDir::new().unwrap();
     let mut program = start(&log, &["--exec"]);

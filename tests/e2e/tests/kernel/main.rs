@@ -34,4 +34,6 @@ mod safety;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod system;
+#[cfg(test)]
 mod tls_edges;

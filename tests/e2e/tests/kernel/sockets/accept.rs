@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{SocketAddr, UnixStream};
 
-use e2e::{Observation, Report, or_skip, wait};
+use e2e::{Report, or_skip, wait};
 
 use super::{Exchange, READ, Scene, WRITE, client, outcomes, span_of, whole};
 use crate::checks::nothing_lost;
@@ -226,29 +226,4 @@ fn edge_08_a_listener_that_a_new_program_inherits() {
     for exchange in &exchanges {
         assert_eq!(span_of(&report, exchange).int("server.port"), Some(u64::from(port)));
     }
-}
-
-#[test]
-fn edge_37_a_server_that_starts_after_the_profiler_as_a_child() {
-    or_skip!();
-    // The profiler is at a process that has nothing to do with requests yet.
-    let mut parent = e2e::Sockets::start().unwrap();
-    let observation = Observation::start(parent.pid(), &[]).unwrap();
-    let mut child = parent.fork().unwrap();
-    child.exec().unwrap();
-    let listener = child.call("listen4 0").unwrap();
-    let port = child.call(&format!("port {listener}")).unwrap() as u16;
-    child.call("title engine-core").unwrap();
-    let client = client(port);
-    let fd = child.call(&format!("accept4 {listener}")).unwrap();
-    let mut link = super::Link { client, fd };
-    let exchanges = [link.exchange(&mut child, 5), link.exchange(&mut child, 200)];
-    let report = observation.stop().unwrap();
-    assert_eq!(report.summary.requests.total, 2);
-    whole(&report, &exchanges);
-    // The first may be over before anybody has looked at what its listener listens on; the second is a longer one.
-    let seen = exchanges.map(|exchange| span_of(&report, &exchange).int("server.port"));
-    assert!(seen[0].is_none_or(|seen| seen == u64::from(port)), "{seen:?}");
-    assert_eq!(seen[1], Some(u64::from(port)));
-    nothing_lost(&report.summary);
 }

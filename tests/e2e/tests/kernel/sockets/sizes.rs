@@ -70,8 +70,8 @@ fn edge_11_a_vector_of_very_many_pieces() {
     let mut link = scene.connect();
     let exchange = Exchange::new(5);
     let request = padded(9000, |prompt| exchange.request_with("", prompt));
-    link.ask(&mut scene.server, &request, "readv {fd} {len} 50");
-    link.answer(&mut scene.server, &padded(9000, |text| exchange.answer(text)), "writev {fd} {at} {len} 50");
+    link.ask(&mut scene.server, &request, "readv {fd} {len} 60");
+    link.answer(&mut scene.server, &padded(9000, |text| exchange.answer(text)), "writev {fd} {at} {len} 60");
     // More pieces than any observer follows: the bytes are counted, and the connection goes on.
     let beyond = Exchange::new(6);
     link.ask(&mut scene.server, &beyond.request(), READ);
