@@ -4,6 +4,7 @@
 //! a chunked body whose chunks were lost: what they end with tells where its framing is found again.
 
 use super::signal::MalformedReason;
+use super::trailer::Trailer;
 
 /// Chunk extensions and trailers longer than this are taken for garbage: servers accept less.
 const MAX_OVERHEAD: u32 = 64 * 1024;
@@ -41,7 +42,7 @@ pub(super) enum Chunk {
     DataLf,
     Trailer {
         seen: u32,
-        empty: bool,
+        at: Trailer,
     },
     /// A chunk's size is missing: where the chunks lie is not known. Holds the last bytes.
     Adrift(Last),
@@ -200,20 +201,18 @@ impl Chunk {
     fn step(self, byte: u8) -> Option<Step> {
         Some(Step::On(match (self, byte) {
             (Self::Size { digits: 1.., value }, b'\r') => Self::SizeLf { value },
-            // A bare LF ends a line too (RFC 9112, section 2.2).
-            (Self::Size { digits: 1.., value } | Self::SizeLf { value }, b'\n') => Self::after_size(value),
+            // A bare LF ends headers' lines only (RFC 9112, section 2.2): llhttp, h11 and hyper refuse it here.
+            (Self::SizeLf { value }, b'\n') => Self::after_size(value),
             (Self::Size { digits: 1.., value }, b';' | b' ' | b'\t') => Self::Extension { value, seen: 0 },
             (Self::Size { digits: 0..16, value }, _) => return Self::digit(self, value, byte).map(Step::On),
-            (Self::Extension { value, .. }, b'\n') => Self::after_size(value),
-            (Self::Extension { value, seen: 0..MAX_OVERHEAD }, _) => Self::extension(self, value),
+            (Self::Extension { value, .. }, b'\r') => Self::SizeLf { value },
+            (Self::Extension { value, seen: 0..MAX_OVERHEAD }, 0x20.. | b'\t') => self.extension(value),
             (Self::DataCr, b'\r') => Self::DataLf,
-            (Self::DataCr | Self::DataLf, b'\n') => Self::START,
-            (Self::Trailer { empty: true, .. }, b'\n') => return Some(Step::End),
-            (Self::Trailer { seen, .. }, b'\n') => Self::Trailer { seen, empty: true },
-            (Self::Trailer { seen, empty: true }, b'\r') => Self::Trailer { seen, empty: true },
-            (Self::Trailer { seen: seen @ 0..MAX_OVERHEAD, .. }, _) => {
-                Self::Trailer { seen: seen + 1, empty: false }
-            }
+            (Self::DataLf, b'\n') => Self::START,
+            (Self::Trailer { seen: seen @ 0..MAX_OVERHEAD, at }, byte) => match at.step(byte)? {
+                Trailer::End => return Some(Step::End),
+                at => Self::Trailer { seen: seen + 1, at },
+            },
             _ => return None,
         }))
     }
@@ -231,7 +230,7 @@ impl Chunk {
 
     fn after_size(value: u64) -> Self {
         match value {
-            0 => Self::Trailer { seen: 0, empty: true },
+            0 => Self::Trailer { seen: 0, at: Trailer::Start },
             remaining => Self::Data { remaining, fresh: true },
         }
     }
@@ -320,7 +319,13 @@ mod tests {
             "",
         );
         check(chunked, "3\r\nabc\r\n0;x\r\nExpires: 1\r\nX-Y: z\r\n\r\nH", "abc", Piece::End, "H");
-        check(chunked, "3\nabc\n0\n\n", "abc", Piece::End, "");
+        check(chunked, "3\r\nabc\r\n0\r\nA: b\n\nH", "abc", Piece::End, "H");
+        check(chunked, "3\nabc\r\n", "", bad, "abc\r\n");
+        check(chunked, "3;a\nabc\r\n", "", bad, "abc\r\n");
+        check(chunked, "3\r\nabc\n0\r\n\r\n", "abc", bad, "0\r\n\r\n");
+        check(chunked, "0\r\nA b: c\r\n\r\n", "", bad, "b: c\r\n\r\n");
+        check(chunked, "0\r\nA\r\n\r\n", "", bad, "\n\r\n");
+        check(chunked, "0\r\nA: b\rc\r\n\r\n", "", bad, "\r\n\r\n");
         check(chunked, "3\r\nabcd\r\n", "abc", bad, "\r\n");
         check(chunked, "x\r\n", "", bad, "\r\n");
         check(chunked, "\r\n", "", bad, "\n");
@@ -346,7 +351,7 @@ mod tests {
         assert_eq!(Framing::Length(10).gap(12), Gap::Ended { payload: 10, beyond: 2 });
         assert_eq!(Framing::Length(10).gap(10), Gap::Inside(10));
         assert_eq!(Framing::Chunked(Chunk::START).gap(1), Gap::Adrift(1));
-        assert_eq!(Framing::Chunked(Chunk::Trailer { seen: 0, empty: true }).gap(1), Gap::Lost);
+        assert_eq!(Framing::Chunked(Chunk::Trailer { seen: 0, at: Trailer::Start }).gap(1), Gap::Lost);
     }
 
     /// Adrift behind these bytes, finds its chunks at `write` or does not.

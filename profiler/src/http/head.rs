@@ -11,6 +11,7 @@ use super::body::{Chunk, Framing};
 use super::content::ContentKind;
 use super::signal::{HttpVersion, MalformedReason, Method, Protocol, RequestHead, ResponseHead};
 use super::traceparent::TraceParent;
+use super::trailer::is_token;
 
 /// Larger than what any of the servers accepts (h11 64 KiB, httptools 64 KiB, hyper 400 KiB in theory).
 const MAX_HEAD: usize = 64 * 1024;
@@ -147,6 +148,10 @@ pub(super) fn parse_request(bytes: &[u8]) -> Result<ParsedRequest, MalformedReas
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(MalformedReason::RequestHead);
     };
+    // httparse takes some more.
+    if !method.bytes().all(is_token) {
+        return Err(MalformedReason::RequestHead);
+    }
     let content_length = headers.content_length()?;
     let framing = match headers.transfer_encoding() {
         Coding::None => Framing::Length(content_length.unwrap_or(0)),
@@ -260,13 +265,12 @@ impl<'h> Headers<'h> {
         codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty())
     }
 
-    /// Chunked comes last, and once (RFC 9112, section 6.1).
+    /// Chunked comes last (RFC 9112, section 6.1).
     fn transfer_encoding(&self) -> Coding {
-        let chunked = self.transfer_codings().filter(|coding| is_chunked(coding)).count();
         match self.transfer_codings().last() {
-            None => Coding::None,
-            Some(last) if is_chunked(last) && chunked == 1 => Coding::Chunked,
-            Some(_) => Coding::Unknown,
+            None if self.get("transfer-encoding").is_none() => Coding::None,
+            Some(last) if is_chunked(last) => Coding::Chunked,
+            _ => Coding::Unknown,
         }
     }
 
@@ -311,20 +315,26 @@ fn unfold(bytes: &[u8]) -> Option<Vec<u8>> {
     unfolded
 }
 
+/// What follows `scheme://` in a target in absolute form (RFC 3986, section 3.1).
+fn behind_scheme(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    let others = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let valid = scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(others);
+    valid.then_some(rest)
+}
+
 /// The host and port of a target in absolute form. Names and passwords before them are not kept.
 fn authority(target: &str) -> Option<&str> {
-    let (_, rest) = target.split_once("://").filter(|_| !target.starts_with('/'))?;
+    let rest = behind_scheme(target)?;
     let authority = rest.split(['/', '?', '#']).next()?;
     authority.rsplit('@').next()
 }
 
 /// The path of a target in origin or absolute form.
 pub(crate) fn path(target: &str) -> &str {
-    let target = match target.split_once("://") {
-        Some((_, rest)) if !target.starts_with('/') => {
-            rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/")
-        }
-        _ => target,
+    let target = match behind_scheme(target) {
+        Some(rest) => rest.find(['/', '?', '#']).and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => target,
     };
     target.split(['?', '#']).next().filter(|path| !path.is_empty()).unwrap_or("/")
 }
@@ -348,6 +358,9 @@ mod tests {
             ("*", "*"),
             ("/a?u=http://x/y", "/a"),
             ("host:443", "host:443"),
+            ("u=http://x/y", "u=http://x/y"),
+            ("a/b://x/y", "a/b://x/y"),
+            ("http://x#y", "/"),
         ] {
             assert_eq!(path(target), expected);
         }
@@ -367,7 +380,7 @@ mod tests {
             ),
             ("Transfer-Encoding: gzip\r\n", None),
             ("Transfer-Encoding: chunked, gzip\r\n", None),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", None),
+            ("Transfer-Encoding:\r\n", None),
             ("Transfer-Encoding: ,chunked,\r\n", Some(Framing::Chunked(Chunk::START))),
         ] {
             let head = format!("POST / HTTP/1.1\r\n{headers}\r\n");

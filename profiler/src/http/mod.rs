@@ -38,6 +38,7 @@ mod rpc;
 mod signal;
 mod sse;
 mod traceparent;
+mod trailer;
 
 pub use connection::{Connection, Direction, End, NotHttp, Upgrade, Verdict};
 pub use rpc::{Messages, Rpc, RpcEnd, ShardBatch, ShardFinish, ShardGeneration, ShardStep};

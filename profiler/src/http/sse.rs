@@ -9,6 +9,8 @@ use super::head::starts_with;
 use super::json::Scanner;
 
 const DONE: &[u8] = b"[DONE]";
+/// What may stand before the first line.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Longest field name that means something, and longest event name that is told apart.
 const MAX_NAME: usize = 16;
 
@@ -34,6 +36,8 @@ enum Line {
 pub(super) struct Sse {
     line: Line,
     after_cr: bool,
+    /// A line was seen.
+    begun: bool,
     name: Vec<u8>,
     /// The event has data.
     has_data: bool,
@@ -47,6 +51,7 @@ impl Sse {
         Self {
             line: Line::Name,
             after_cr: false,
+            begun: false,
             name: Vec::with_capacity(MAX_NAME),
             has_data: false,
             done: Some(0),
@@ -118,7 +123,11 @@ impl Sse {
         if colon.is_none() {
             return rest;
         }
-        self.line = match self.name.as_slice() {
+        let name = match self.name.strip_prefix(MARK) {
+            Some(name) if !self.begun => name,
+            _ => self.name.as_slice(),
+        };
+        self.line = match name {
             b"data" => Line::DataStart,
             b"event" => Line::EventName,
             b"error" => {
@@ -130,6 +139,7 @@ impl Sse {
         if self.line == Line::DataStart {
             self.start_data(facts);
         }
+        self.begun = true;
         self.name.clear();
         rest.get(1..).unwrap_or_default()
     }

@@ -204,6 +204,115 @@ fn edge_22_errors_after_200() {
 }
 
 #[test]
+fn edge_22_without_an_end_mark_the_framing_ends_a_stream() {
+    let signals = stream(&[chat("a"), chat("b")].concat());
+    let end = last_end(&signals);
+    assert_eq!(
+        (end.outcome, end.saw_done, end.events, tokens(&signals).len()),
+        (Outcome::Complete, false, 2, 2)
+    );
+    // An event that its empty line does not end is none (WHATWG HTML, section 9.2.6).
+    let signals = stream(&(chat("a") + chat("b").trim_end()));
+    assert_eq!((last_end(&signals).events, tokens(&signals).len()), (1, 1));
+}
+
+#[test]
+fn edge_22_ids_of_the_user_may_collide_and_connections_do_not() {
+    let asked = "POST /v1/completions HTTP/1.1\r\nX-Request-Id: mine\r\nContent-Length: 2\r\n\r\n{}";
+    let answered = |id: &str| {
+        format!(
+            "{STREAM}{}0\r\n\r\n",
+            chunk(&data(&format!(r#"{{"id":"cmpl-mine-{id}","choices":[{{"text":"a"}}]}}"#)))
+        )
+    };
+    let mut both = [Driver::new(false), Driver::new(false)];
+    both.iter_mut().for_each(|driver| driver.step(&req(asked)));
+    for (driver, id) in both.iter_mut().zip(["0", "1"]) {
+        driver.step(&resp(answered(id)));
+    }
+    for (driver, id) in both.iter().zip(["0", "1"]) {
+        let head = driver.out.iter().find_map(|signal| match &signal.kind {
+            SignalKind::RequestHead(head) => head.request_id.clone(),
+            _ => None,
+        });
+        assert_eq!(
+            (head.as_deref(), facts(&driver.out)),
+            (Some("mine"), vec![Fact::Id(format!("cmpl-mine-{id}"))])
+        );
+    }
+}
+
+#[test]
+fn edge_18_progress_and_other_bookkeeping_are_no_tokens() {
+    // llama.cpp with return_progress, vLLM's and OpenAI's first and last events, Anthropic's blocks.
+    for event in [
+        r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":null}}],"prompt_progress":{"total":9,"processed":3}}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop","stop_reason":null}]}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":1}}"#,
+        r#"{"choices":[{"index":0,"delta":{"content":"","reasoning_content":null,"tool_calls":null},"logprobs":null}]}"#,
+        r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"x"}}"#,
+        r#"{"type":"response.output_item.done","item":{"content":[{"type":"output_text","text":"whole"}]}}"#,
+        r#"{"type":"response.content_part.done","part":{"type":"output_text","text":"whole"}}"#,
+        r#"{"model":"m","created_at":"t","response":"","done":true,"context":[1,2,3]}"#,
+    ] {
+        check_tokens(&data(event), &[]);
+    }
+}
+
+#[test]
+fn edge_20_deltas_of_every_kind_are_tokens() {
+    for event in [
+        r#"{"type":"response.reasoning_text.delta","delta":"x"}"#,
+        r#"{"type":"response.reasoning_summary_text.delta","delta":"x"}"#,
+        r#"{"type":"response.function_call_arguments.delta","delta":"{"}"#,
+        r#"{"type":"response.refusal.delta","delta":"x"}"#,
+        r#"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{"}}"#,
+        r#"{"choices":[{"index":0,"delta":{"refusal":"x"}}]}"#,
+        r#"{"choices":[{"index":0,"text":"\u00e9","logprobs":{"tokens":["\u00e9"],"top_logprobs":[{"a":-1}]}}]}"#,
+    ] {
+        check_tokens(&data(event), &[(0, 1)]);
+    }
+}
+
+#[test]
+fn edge_21_echo_tells_the_prompt_first() {
+    let request = post("/v1/completions", r#"{"prompt":"p","echo":true,"stream":true,"logprobs":1}"#);
+    let payload =
+        data(r#"{"choices":[{"index":0,"text":"p"}]}"#) + &data(r#"{"choices":[{"index":0,"text":"a"}]}"#);
+    let signals = run(false, &[req(request), resp(STREAM), resp(chunk(&payload)), resp("0\r\n\r\n")]);
+    // Both are told, and that the first one is an echo.
+    assert_eq!((request_end(&signals).facts.echo, tokens(&signals).len()), (Some(true), 2));
+}
+
+#[test]
+fn edge_19_a_byte_order_mark_begins_no_line() {
+    let payload = format!("\u{feff}{}", chat("a"));
+    for size in 1..6 {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        let mut script = vec![req(post("/", "{}")), resp(head)];
+        script.extend(payload.as_bytes().chunks(size).map(resp));
+        assert_eq!(tokens(&run(false, &script)), [(0, 1)], "by {size}");
+    }
+}
+
+#[test]
+fn edge_24_a_resumed_stream_counts_once() {
+    // The client goes, the generation goes on, and what it made is replayed on another connection.
+    let payload: String = (0..5).map(|n| chat(&n.to_string())).collect();
+    let mut gone = Driver::new(false);
+    for step in
+        [req(post("/v1/chat/completions", "{}")), resp(STREAM), resp(chunk(&chat("0"))), Do::End(End::Failed)]
+    {
+        gone.step(&step);
+    }
+    assert_eq!((tokens(&gone.out).len(), last_end(&gone.out).outcome), (1, Outcome::Truncated(End::Failed)));
+    let get = "GET /v1/stream/chatcmpl-1?from=0 HTTP/1.1\r\nHost: h\r\n\r\n";
+    let signals = run(false, &[req(get), resp(STREAM), resp(chunk(&payload)), resp("0\r\n\r\n")]);
+    assert_eq!((tokens(&signals).len(), last_end(&signals).events), (0, 5));
+}
+
+#[test]
 fn edge_23_documents() {
     let chat = r#"{"id":"chatcmpl-1","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"text"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7},"timings":{"cache_n":1,"prompt_n":4,"predicted_n":2,"prompt_ms":1.5}}"#;
     let usage = Usage { input: Some(5), output: Some(2), ..Usage::default() };

@@ -150,6 +150,74 @@ proptest! {
     }
 
     #[test]
+    fn whatever_is_cut_a_request_is_right_or_in_part(turns in prop::collection::vec((0..4_usize, 0..30_000_usize, 1..20_000_usize, 0..300_usize, 0..300_usize, 0..8_u32), 1..8)) {
+        let mut script = Vec::new();
+        let mut sizes = Vec::new();
+        for (number, (framing, filler, size, head, tail, lost)) in turns.iter().enumerate() {
+            let body = format!(r#"{{"messages":[{{"content":"{}\",\"model\":\"no"}}],"model":"m{number}","n":{number}}}"#, "x{[\\\" ".repeat(filler / 6));
+            sizes.push(body.len() as u64);
+            let asked = if framing % 2 == 0 {
+                post(&format!("/r{number}"), &body)
+            } else {
+                body.as_bytes().chunks(*size).fold(
+                    format!("POST /r{number} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+                    |all, part| all + &chunk(std::str::from_utf8(part).unwrap()),
+                ) + "0\r\n\r\n"
+            };
+            let answer = if *framing < 2 {
+                json(&format!(r#"{{"id":"m{number}","x":"{}"}}"#, "y".repeat(*filler)))
+            } else {
+                let events = chunk(&format!("data: {{\"id\":\"m{number}\",\"choices\":[{{\"text\":\"a\"}}]}}\n\n"));
+                STREAM.to_owned() + &events.repeat(filler / 300) + "0\r\n\r\n"
+            };
+            for (direction, bytes) in [(Direction::Request, asked), (Direction::Response, answer)] {
+                for (at, call) in bytes.as_bytes().chunks(*size).enumerate() {
+                    let gone = *lost == 7 && at % 3 == 2;
+                    // A head is always copied whole, as the kernel side does it.
+                    let head = if at == 0 { 400 + head } else { *head };
+                    script.push(match direction {
+                        Direction::Request if gone => Do::ReqGone(call.len() as u64),
+                        Direction::Response if gone => Do::RespGone(call.len() as u64),
+                        _ => Do::Cut(direction, call.to_vec(), head, *tail),
+                    });
+                }
+            }
+        }
+        script.extend([req(""), resp(""), Do::End(End::Closed)]);
+        let signals = run(false, &script);
+        let mut heads = std::collections::BTreeMap::new();
+        for signal in &signals {
+            match &signal.kind {
+                SignalKind::RequestHead(head) => {
+                    let number: usize = head.path.strip_prefix("/r").and_then(|number| number.parse().ok()).unwrap();
+                    prop_assert!(number < turns.len());
+                    prop_assert!(heads.insert(signal.exchange, number).is_none());
+                }
+                SignalKind::RequestEnd(end) => {
+                    let Some(number) = heads.get(&signal.exchange) else { continue };
+                    let model = format!("m{number}");
+                    prop_assert!(end.facts.model.as_ref().is_none_or(|told| *told == model), "{end:?}");
+                    prop_assert!(end.facts.n.is_none_or(|told| told == *number as u64), "{end:?}");
+                    let exact = end.complete && (end.lost_bytes == 0 || turns[*number].0 % 2 == 0);
+                    prop_assert!(!exact || end.body_bytes == sizes[*number], "{end:?}");
+                }
+                SignalKind::Fact(Fact::Id(id)) => {
+                    let wrong = heads.get(&signal.exchange).is_some_and(|number| *id != format!("m{number}"));
+                    prop_assert!(!wrong, "{signals:?}");
+                }
+                SignalKind::Malformed(reason) => prop_assert!(false, "{reason:?}"),
+                _ => {}
+            }
+        }
+        let mut numbers: Vec<_> = heads.values().collect();
+        numbers.dedup();
+        prop_assert_eq!(numbers.len(), heads.len(), "told twice");
+        if turns.iter().all(|(.., lost)| *lost != 7) {
+            prop_assert_eq!(heads.len(), turns.len());
+        }
+    }
+
+    #[test]
     fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
         let streamed = STREAM.to_owned() + &chunk(&chat("a"));
         let mut answer = streamed.into_bytes();
@@ -201,5 +269,63 @@ fn no_text_of_prompt_or_completion_is_kept() {
         }
         assert_eq!(tokens(&driver.out).len(), 5);
         assert_eq!(last_end(&driver.out).outcome, Outcome::Complete);
+    }
+}
+
+#[test]
+fn no_secret_of_a_head_or_behind_a_hole_is_kept() {
+    let marker = "ZebraQuokkaMarker";
+    let bytes = format!("{:?}", marker.as_bytes());
+    let bytes = &bytes[1..bytes.len() - 1];
+    let filler = "x".repeat(9000);
+    let body = format!(
+        r#"{{"messages":[{{"content":"{marker}{filler}{marker}"}}],"user":"{marker}","metadata":{{"{marker}":"{marker}"}},"stop":["{marker}"],"model":"m"}}"#
+    );
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut packed, body.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let secrets = format!(
+        "Authorization: Bearer {marker}\r\nCookie: a={marker}\r\napi-key: {marker}\r\nX-{marker}: {marker}\r\nReferer: {marker}\r\n"
+    );
+    let target = format!("http://user:{marker}@h/v1/x?key={marker}#{marker}");
+    let plain = format!("POST {target} HTTP/1.1\r\n{secrets}Content-Length: {}\r\n\r\n{body}", body.len());
+    let chunked = format!(
+        "POST {target} HTTP/1.1\r\n{secrets}Transfer-Encoding: chunked\r\n\r\n{:x};a={marker}\r\n{body}\r\n0;{marker}\r\nX: {marker}\r\n\r\n",
+        body.len()
+    );
+    let gzip = [
+        format!(
+            "POST {target} HTTP/1.1\r\n{secrets}Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+            packed.len()
+        )
+        .into_bytes(),
+        packed,
+    ]
+    .concat();
+    let answer = format!(
+        "HTTP/1.1 200 {marker}\r\nSet-Cookie: {marker}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for request in [plain.into_bytes(), chunked.into_bytes(), gzip] {
+        for (size, head, tail) in [(1000, 1000, 0), (20_000, 1500, 300), (4000, 900, 50), (1, 1, 0)] {
+            let mut driver = Driver::new(false);
+            let cuts = |direction, bytes: &[u8]| {
+                bytes
+                    .chunks(size)
+                    .map(|call| Do::Cut(direction, call.to_vec(), head, tail))
+                    .collect::<Vec<_>>()
+            };
+            let script = [
+                cuts(Direction::Request, &request),
+                cuts(Direction::Response, answer.as_bytes()),
+                vec![req(post("/", "{}")), resp(json("{}"))],
+            ];
+            for step in script.iter().flatten() {
+                driver.step(step);
+                // What a step says is looked at once, the state each time.
+                let seen = format!("{:?} {:?}", driver.connection, std::mem::take(&mut driver.out));
+                assert!(!seen.contains(marker) && !seen.contains(bytes), "{seen}");
+            }
+        }
     }
 }
