@@ -229,7 +229,7 @@ impl Call {
         let sent = self.writes();
         let position = stream.moved(sent, bytes);
         let allowance: Option<Allowance> = stream.allowance(sent, position);
-        if !sent && position == 0 {
+        if position == 0 {
             stream.opens_with(read_user(thread.buffer).unwrap_or(0));
         }
         let Some(allowance) = allowance else { return };

@@ -111,7 +111,7 @@ impl Transfer {
         let sent = self.direction == direction::SENT;
         let position = connection.moved(sent, bytes);
         let allowance = connection.allowance(sent, position);
-        if !sent && position == 0 {
+        if position == 0 {
             connection.opens_with(self.opening());
         }
         if connection.is_tls() {
