@@ -321,8 +321,9 @@ impl Connections {
             Turn::Http2 => (&mut self.counts.http2, Payload::Whole),
             Turn::Unknown => (&mut self.counts.other, Payload::Nothing),
         };
-        *count += 1;
         if let Some(connection) = self.open.get_mut(&id) {
+            // What the target says to others over TLS is a session too, and on no connection of ours.
+            *count += u64::from(!matches!(connection.origin, Origin::Carrier(None)));
             connection.is_tls |= turn == Turn::Tls;
         }
         out.payload.push((id, payload));
@@ -426,3 +427,6 @@ impl Request {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
