@@ -103,8 +103,8 @@ pub struct Upgrade {
 struct Positions {
     /// That of the next byte.
     next: Option<u64>,
-    /// When the last chunk came, if bytes behind it are missing.
-    cut_ns: Option<u64>,
+    /// When the last chunk came.
+    last_ns: Option<u64>,
 }
 
 /// Bytes of one system call, or of a part of it.
@@ -145,7 +145,7 @@ pub struct Connection {
 impl Connection {
     /// `mid_stream`: the connection is older than the attach, so its first bytes may be from inside a message.
     pub fn new(mid_stream: bool) -> Self {
-        let positions = Positions { next: (!mid_stream).then_some(0), cut_ns: None };
+        let positions = Positions { next: (!mid_stream).then_some(0), last_ns: None };
         let head = HeadBuffer::new(false);
         Self {
             verdict: Verdict::Undecided,
@@ -188,8 +188,8 @@ impl Connection {
     }
 
     /// Takes bytes of one direction. `position`: bytes of that direction before them, as counted in the kernel;
-    /// `lost_after`: bytes behind them, of the same system call, that no chunk carries. A second chunk of one call has
-    /// the time of the first, so that it is not taken for the start of a read or write.
+    /// `lost_after`: bytes behind them, of the same system call, that no chunk carries. The chunks of one call have one
+    /// time, so that only the first is taken for the start of a read or write.
     pub fn on_bytes(
         &mut self,
         direction: Direction,
@@ -210,8 +210,7 @@ impl Connection {
         let end = position.saturating_add(bytes.len() as u64);
         let after = end.saturating_add(u64::from(lost_after));
         positions.next = Some(expected.max(after));
-        let begins = positions.cut_ns != Some(time_ns) || position > expected;
-        positions.cut_ns = (lost_after > 0).then_some(time_ns);
+        let begins = positions.last_ns.replace(time_ns) != Some(time_ns) || position > expected;
         let seen = usize::try_from(expected.saturating_sub(position)).unwrap_or(usize::MAX);
         let bytes = bytes.get(seen..).unwrap_or_default();
         self.on_gap(direction, time_ns, position.saturating_sub(expected), false, out);

@@ -214,6 +214,16 @@ impl Connection {
         }
     }
 
+    /// The exchange was answered to the end. If the end of its request is in what was lost, it is over now.
+    pub(super) fn end_adrift_request(&mut self, exchange: u32, time_ns: u64, out: &mut Vec<Signal>) {
+        if let RequestState::Body(body) = &self.request
+            && body.exchange == exchange
+            && body.framing.is_adrift()
+        {
+            self.end_request_body(false, RequestState::Resync, time_ns, out);
+        }
+    }
+
     /// Bytes of the request direction are missing.
     pub(super) fn request_gap(&mut self, time_ns: u64, len: u64, inside: bool, out: &mut Vec<Signal>) {
         let RequestState::Body(body) = &mut self.request else {

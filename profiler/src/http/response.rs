@@ -256,6 +256,7 @@ impl Connection {
         out: &mut Vec<Signal>,
     ) {
         if let ResponseState::Body(body) = std::mem::replace(&mut self.response, next) {
+            self.end_adrift_request(body.exchange.number, time_ns, out);
             self.pending.retain(|pending| pending.number != body.exchange.number);
             body.end(outcome, time_ns, out);
         }

@@ -232,4 +232,12 @@ fn edge_13_the_end_of_a_call_is_not_its_start() {
     let cut = Do::Cut(Direction::Response, write.into(), 96, json("{}").len());
     let signals = run(true, &[cut, req(GET), resp(json("{}"))]);
     assert_eq!(ends(&signals).len(), 2, "{signals:?}");
+    // Nor is a later record of a call that is copied whole.
+    let mut driver = Driver::new(false);
+    driver.step(&Do::ReqLost(b"POST / HTTP/1.1\r\nX: ".to_vec(), 200));
+    driver.step += 1;
+    driver.bytes(Direction::Request, b"rest of a head", 0);
+    driver.bytes(Direction::Request, GET.as_bytes(), 0);
+    driver.step(&resp(json("{}")));
+    assert!(driver.out.iter().all(|signal| signal.exchange == 0), "{:?}", driver.out);
 }

@@ -174,7 +174,7 @@ proptest! {
                 for (at, call) in bytes.as_bytes().chunks(*size).enumerate() {
                     let gone = *lost == 7 && at % 3 == 2;
                     // A head is always copied whole, as the kernel side does it.
-                    let head = if at == 0 { 400 + head } else { *head };
+                    let head = if at * size < 400 { 400 + head } else { *head };
                     script.push(match direction {
                         Direction::Request if gone => Do::ReqGone(call.len() as u64),
                         Direction::Response if gone => Do::RespGone(call.len() as u64),
