@@ -129,6 +129,8 @@ pub struct Request {
     pub status: Option<u16>,
     /// How the response is streamed.
     pub streaming: Streaming,
+    /// What the response's content is was not seen, or is not read: how it is streamed does not follow from it.
+    pub opaque: bool,
     /// First byte of the response.
     pub answered_ns: Option<u64>,
     /// Bytes of the response's body, without framing; none when its beginning or end was not seen.
@@ -188,6 +190,7 @@ impl Request {
             request_bytes: None,
             status: None,
             streaming: Streaming::None,
+            opaque: false,
             answered_ns: None,
             response_bytes: None,
             events: None,
@@ -241,6 +244,7 @@ impl Request {
             SignalKind::ResponseHead(head) => {
                 self.status = Some(head.status);
                 self.streaming = head.streaming;
+                self.opaque = head.opaque;
             }
             SignalKind::Token { .. } => self.token(time_ns),
             SignalKind::Fact(fact) => self.learn(fact),

@@ -56,6 +56,11 @@ impl ContentKind {
         }
     }
 
+    /// Nothing of a response with it is read.
+    pub(crate) fn is_skipped(self) -> bool {
+        self.is_opaque() || matches!(self.media, Media::Opaque | Media::Other)
+    }
+
     /// It is compressed in a way that is not read.
     pub(crate) fn is_opaque(self) -> bool {
         self.coding == Coding::Unknown

@@ -204,7 +204,7 @@ pub(super) fn parse_response(bytes: &[u8]) -> Result<ParsedResponse, MalformedRe
         _ => Framing::UntilClose,
     };
     let content = headers.content();
-    let (streaming, opaque) = (content.streaming(), content.is_opaque());
+    let (streaming, opaque) = (content.streaming(), content.is_skipped());
     let request_id = headers.text("x-request-id");
     let head = ResponseHead { status, streaming, opaque, request_id, content_length };
     Ok(ParsedResponse { head, framing, content, upgrade: headers.upgrade() })

@@ -249,8 +249,8 @@ pub struct ResponseHead {
     pub status: u16,
     /// By the content type.
     pub streaming: Streaming,
-    /// The body is compressed in a way that is not read: its framing and times are known, its tokens and facts are
-    /// not.
+    /// The body is of a kind, or compressed in a way, that is not read: its framing and times are known, its tokens and
+    /// facts are not.
     pub opaque: bool,
     /// `X-Request-Id`.
     pub request_id: Option<String>,

@@ -284,10 +284,10 @@ fn gen_ai(request: &Request, list: &mut List) {
     let (facts, usage) = (&request.facts, &request.usage);
     let operation = request.route.and_then(|route| route.operation);
     list.push_some(name::GEN_AI_OPERATION_NAME, operation.map(text));
-    list.push(name::GEN_AI_PROVIDER_NAME, text("openai"));
+    // What KServe and TGI speak among themselves is no provider's.
+    list.push_some(name::GEN_AI_PROVIDER_NAME, request.rpc.is_none().then(|| text("openai")));
     list.push_some(name::GEN_AI_REQUEST_MODEL, facts.model.as_deref().map(text));
-    let streamed = facts.stream.unwrap_or(request.streaming != Streaming::None);
-    list.push(name::GEN_AI_REQUEST_STREAM, Value::Bool(streamed));
+    list.push_some(name::GEN_AI_REQUEST_STREAM, is_streamed(request).map(Value::Bool));
     list.push_some(name::GEN_AI_REQUEST_MAX_TOKENS, facts.max_tokens.map(int));
     list.push_some(name::GEN_AI_REQUEST_TEMPERATURE, facts.temperature.map(Value::Double));
     list.push_some(name::GEN_AI_REQUEST_TOP_P, facts.top_p.map(Value::Double));
@@ -300,6 +300,15 @@ fn gen_ai(request: &Request, list: &mut List) {
     list.push_some(name::GEN_AI_USAGE_INPUT_TOKENS, usage.input.map(int));
     list.push_some(name::GEN_AI_USAGE_OUTPUT_TOKENS, usage.output.map(int));
     list.push_some(name::GEN_AI_USAGE_CACHED_TOKENS, usage.cached.map(int));
+}
+
+/// Whether a stream was asked for: said, or seen by the answer.
+fn is_streamed(request: &Request) -> Option<bool> {
+    let seen = match request.streaming {
+        Streaming::None => (!request.opaque && request.rpc.is_none()).then_some(false),
+        Streaming::Sse | Streaming::NdJson => Some(true),
+    };
+    request.facts.stream.or(seen)
 }
 
 fn share_attributes(share: &Share) -> Vec<Attribute> {

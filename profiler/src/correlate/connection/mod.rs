@@ -390,9 +390,10 @@ impl Connection {
         self.observer.on_end(end, time_ns, signals);
     }
 
-    /// Whether the response that begins here has contents that are not read: its framing is all that is wanted.
+    /// Whether the response that begins here has contents that are not read, and an end that is known without them.
     fn needs_no_contents(&self, signal: &Signal) -> bool {
-        matches!(&signal.kind, SignalKind::ResponseHead(head) if head.opaque)
+        let SignalKind::ResponseHead(head) = &signal.kind else { return false };
+        self.observer.has_turns() && head.opaque && head.content_length.is_some()
     }
 
     fn take(&mut self, id: u64, server: &Option<Address>, signal: Signal, finished: &mut Vec<Request>) {

@@ -48,6 +48,11 @@ impl Observer {
         Self { protocol, mid_stream }
     }
 
+    /// Whether what it sends next is one response, of which nothing else depends on the contents.
+    pub fn has_turns(&self) -> bool {
+        matches!(self.protocol, Protocol::Http1(_))
+    }
+
     /// Takes bytes. The answer says, once, what the connection turned out to be.
     pub fn on_chunk(&mut self, direction: Direction, chunk: Chunk, out: &mut Vec<Signal>) -> Option<Turn> {
         if let Protocol::Opening(held) = &mut self.protocol {

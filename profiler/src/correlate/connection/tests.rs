@@ -165,6 +165,30 @@ fn bytes_that_never_come_are_given_up() {
 }
 
 #[test]
+fn contents_that_are_not_read_need_not_travel() {
+    let mut rig = Rig::default();
+    rig.accept(CARRIER);
+    rig.ask(CARRIER);
+    rig.data(
+        CARRIER,
+        Sent,
+        0,
+        b"HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: 900000\r\n\r\n",
+    );
+    assert_eq!(rig.out.payload, [(CARRIER, Payload::BriefWhile(REQUEST.len() as u64))]);
+    let mut rig = Rig::default();
+    rig.accept(CARRIER);
+    rig.ask(CARRIER);
+    rig.data(
+        CARRIER,
+        Sent,
+        0,
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n",
+    );
+    assert!(rig.out.payload.is_empty(), "where it ends is not known without its chunks");
+}
+
+#[test]
 fn http_2_is_wanted_whole() {
     let mut rig = Rig::default();
     rig.accept(CARRIER);
