@@ -5,6 +5,7 @@
 mod grpc;
 mod loss;
 mod properties;
+mod speed;
 mod streams;
 
 use std::fmt::Write;
