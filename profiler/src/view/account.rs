@@ -48,7 +48,20 @@ pub fn account(summary: &Summary, session: &Session) -> String {
         bytes(summary.own.max_rss_bytes),
         summary.own.detach_ms,
     );
-    account + &memory(summary) + &failures(summary) + &stacks(summary) + &slowest(session)
+    account + &blind(summary) + &memory(summary) + &failures(summary) + &stacks(summary) + &slowest(session)
+}
+
+/// What requests may have gone unseen.
+fn blind(summary: &Summary) -> String {
+    let unread = summary.connections.tls_unread;
+    let mut text = String::new();
+    if unread > 0 {
+        text += &format!("unread    {unread} connections with TLS of a library that cannot be probed\n");
+    }
+    for blind in summary.blind.iter().take(FEW) {
+        text += &format!("blind     process {}: {}\n", blind.pid, blind.reason);
+    }
+    text
 }
 
 /// The slowest of the newest inference requests, as a tree.

@@ -32,7 +32,7 @@ pub fn section() -> Section {
         );
     }
     if std::path::Path::new("/sys/kernel/tracing/events/task/task_newtask").exists() {
-        section.add(Grade::Ok, "process hooks", "sched tracepoints");
+        section.add(Grade::Ok, "process hooks", "tracepoints of tasks");
     } else {
         section.add(
             Grade::Fail,
