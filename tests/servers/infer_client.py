@@ -46,7 +46,7 @@ def record(method, call, old=False):
         call([("traceparent", f"00-{trace}-{secrets.token_hex(8)}-01")], seen)
     except grpc.RpcError as error:
         code = error.code()
-    line = {"trace_id": trace, "method": method, "code": code.value[0], "sent_ns": sent, "end_ns": time.time_ns()}
+    line = {"trace_id": trace, "method": method, "code": code.name, "sent_ns": sent, "end_ns": time.time_ns()}
     line |= {"messages": len(body), "message_bytes": sum(body), "first_ns": arrived[0] if arrived else None, "old": old}
     with lock:
         print(json.dumps(line), flush=True)

@@ -24,9 +24,10 @@ const ATTEMPTS: usize = 3;
 struct Call {
     trace_id: String,
     method: String,
-    /// Of `google.golang.org/grpc/codes`: 0 is OK, 5 is NOT_FOUND.
-    code: u64,
+    /// The status by its name: `OK`, `NOT_FOUND`.
+    code: String,
     messages: u64,
+    message_bytes: u64,
     /// When the first response was there.
     first_ns: Option<u64>,
     /// Made on a connection from before the attach.
@@ -118,19 +119,24 @@ fn check(calls: &[Call], report: &Report) -> Distances {
 
 /// The distance of the first response's times, of streams.
 fn call_agrees(call: &Call, span: &Span, report: &Report) -> Option<u64> {
-    assert_eq!(span.text("rpc.method"), Some(call.method.as_str()), "{span:?}");
-    assert_eq!(span.text("rpc.service"), Some("inference.GRPCInferenceService"), "{span:?}");
-    assert_eq!(span.int("rpc.grpc.status_code"), Some(call.code), "{call:?}\n{span:?}");
-    let (outcome, streamed) = match (call.code, call.method.as_str()) {
-        (0, method) => ("completed", method == "ModelStreamInfer"),
-        _ => ("rejected", false),
+    let method = format!("inference.GRPCInferenceService/{}", call.method);
+    assert_eq!(span.text("rpc.system.name"), Some("grpc"), "{span:?}");
+    assert_eq!(span.text("rpc.method"), Some(method.as_str()), "{span:?}");
+    assert_eq!(span.text("rpc.response.status_code"), Some(call.code.as_str()), "{call:?}\n{span:?}");
+    let (outcome, messages) = match (call.code.as_str(), call.method.as_str()) {
+        ("OK", "ModelStreamInfer") => ("completed", TOKENS),
+        ("OK", _) => ("completed", 1),
+        _ => ("rejected", 0),
     };
     assert_eq!(span.text("gpuspan.outcome"), Some(outcome), "{span:?}");
-    assert_eq!(call.messages, if streamed { TOKENS } else { u64::from(call.code == 0) }, "{call:?}");
+    assert_eq!(call.messages, messages, "{call:?}");
+    // A flag and a length go before each message (gRPC over HTTP/2, "Length-Prefixed-Message").
+    let bytes = call.message_bytes + 5 * call.messages;
+    assert_eq!(span.int("http.response.body.size"), Some(bytes), "{span:?}");
+    let streamed = messages == TOKENS;
     if !streamed {
         return None;
     }
-    assert_eq!(span.int("gpuspan.response.events"), Some(call.messages), "{span:?}");
     let decode = report.spans.iter().find(|child| child.parent == span.span_id && child.name == "decode");
     let decode = decode.unwrap_or_else(|| panic!("no first token of {call:?} in {span:?}"));
     assert_eq!(decode.events, call.messages, "{decode:?}");

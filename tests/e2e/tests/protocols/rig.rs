@@ -10,6 +10,9 @@ use crate::client::{self, Connection, Load, Question, Record, Wire};
 
 /// What the client and the profiler saw of the same window.
 pub struct Observed {
+    pub wire: Wire,
+    /// The model that was asked.
+    pub model: String,
     /// Every request of the load.
     pub records: Vec<Record>,
     /// The stream that had begun before the attach and went on.
@@ -40,8 +43,16 @@ pub fn observe(pid: u32, port: u16, wire: Wire, load: &Load) -> Result<Observed>
         drop(prompt);
         tokio::time::sleep(SETTLE).await;
         let report = tokio::task::spawn_blocking(move || observation.stop()).await??;
-        Ok(Observed { records, mid_stream, on_old, report, unix_offset_ns })
+        let model = load.model.clone();
+        Ok(Observed { wire, model, records, mid_stream, on_old, report, unix_offset_ns })
     })
+}
+
+impl Observed {
+    /// Requests on connections from before the attach.
+    pub fn old(&self) -> impl Iterator<Item = &Record> {
+        self.on_old.iter().chain([&self.mid_stream])
+    }
 }
 
 /// Connections that are older than the attach.
