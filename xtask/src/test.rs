@@ -86,9 +86,12 @@ fn usual(tally: &mut Tally) -> Result<bool> {
 }
 
 fn servers(name: Option<&str>, tally: &mut Tally) -> Result<bool> {
+    let (targets, name): (&[&str], _) = match name {
+        Some("protocols") => (&["--package", "e2e", "--test", "protocols"], None),
+        name => (&["--package", "e2e", "--test", "servers", "--test", "protocols"], name),
+    };
     let arguments: Vec<&str> = name.into_iter().chain(["--test-threads=1"]).collect();
-    let targets = ["--package", "e2e", "--test", "servers", "--test", "protocols"];
-    cargo_test(&targets, &arguments, &[("GPUSPAN_SERVERS", "1")], tally)
+    cargo_test(targets, &arguments, &[("GPUSPAN_SERVERS", "1")], tally)
 }
 
 /// Runs `cargo test` and passes its output on, counting. False when it failed.

@@ -84,9 +84,7 @@ fn older_agree<'a>(observed: &Observed, mut spans: HashMap<&str, Vec<&'a Span>>)
         let status = span.int("http.response.status_code").is_none_or(|status| status == 200);
         assert!(path && model && status, "{span:#?}");
     }
-    // Of the stream that had begun nothing comes in any more that would tell which connection carries it.
-    assert!(connections.tls_unread <= 1, "{connections:?}");
-    assert_eq!(connections.tls_doubts, 0, "{connections:?}");
+    assert_eq!((connections.tls_unread, connections.tls_doubts), (0, 0), "{connections:?}");
     rest
 }
 

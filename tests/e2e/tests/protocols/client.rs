@@ -266,6 +266,8 @@ pub struct Load {
     pub model: String,
     /// Streams of one HTTP/2 connection; HTTP/1 has one.
     pub streams_per_connection: usize,
+    /// Further fields of questions.
+    pub extra: Value,
     /// False for servers that end a connection after a stream: each request has one of its own.
     pub keep_alive: bool,
     /// Between two starts: who asks all at once measures the server's queue.
@@ -283,6 +285,7 @@ impl Load {
             prefill_ms: 40,
             model: model.to_owned(),
             streams_per_connection: 16,
+            extra: Value::Null,
             keep_alive: true,
             stagger: Duration::from_millis(12),
         }
@@ -329,7 +332,7 @@ impl Load {
 
     /// A question to the model that is loaded.
     pub fn question(&self, tokens: usize) -> Question {
-        let mut question = Question::new(&self.model, tokens);
+        let mut question = Question { extra: self.extra.clone(), ..Question::new(&self.model, tokens) };
         if !self.keep_alive {
             question.headers.push(("connection", "close".to_owned()));
         }

@@ -1,6 +1,6 @@
 //! Real HTTP servers with a client that keeps its own record: every request that gpuspan tells of is compared with what
 //! the client saw of it, plain and in TLS, by HTTP/1, HTTP/2 and gRPC. `cargo xtask test servers protocols` runs them,
-//! `cargo xtask test servers protocols::nginx` those with a name; elsewhere each test says why it is skipped.
+//! `cargo xtask test servers nginx` those with a name; elsewhere each test says why it is skipped.
 //!
 //! Absent: model servers with an engine (`tests/servers`) and single edge cases (`tests/kernel`, unit tests of `http`).
 #![expect(

@@ -86,6 +86,14 @@ fn node_https() {
 }
 
 #[test]
+fn node_with_its_own_openssl() {
+    or_skip_servers!();
+    for wire in TLS {
+        check("node, OpenSSL linked in", wire, || server::node_with_its_own_openssl("https"));
+    }
+}
+
+#[test]
 fn node_http2() {
     or_skip_servers!();
     check("node, http2", Wire::H2C, || server::node("h2c"));
@@ -163,8 +171,13 @@ fn cpp_httplib() {
         return;
     };
     let port = running.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
-    // It knows nothing of a pace: alone, a stream of 200 tokens is over at once.
-    let load = Load { keep_alive: false, early_tokens: 3000, ..Load::new(&running.model) };
+    // It knows nothing of a pace: alone, a stream of 200 tokens is over at once, and one of a random model sooner still.
+    let load = Load {
+        keep_alive: false,
+        early_tokens: 3000,
+        extra: serde_json::json!({"ignore_eos": true}),
+        ..Load::new(&running.model)
+    };
     observe("llama-server, cpp-httplib", (running.pid, port), Wire::PLAIN, &load);
     assert!(running.alive(), "{}", running.log.display());
 }

@@ -135,10 +135,21 @@ pub fn uvicorn(event_loop: &str, parser: &str, tls: bool) -> Result<Server> {
     making.start(command, None)
 }
 
-/// Node: `http`, `https`, `h2c`, `h2`.
+/// Node as Debian builds it, on the system's OpenSSL: `http`, `https`, `h2c`, `h2`.
 pub fn node(kind: &str) -> Result<Server> {
+    node_by(parts::node()?.command()?, kind)
+}
+
+/// The Node that is installed, if it is one that brings an OpenSSL of its own, linked in, as Node's own builds do.
+pub fn node_with_its_own_openssl(kind: &str) -> Result<Server> {
+    let asked = Command::new("node").args(["-p", "process.config.variables.node_shared_openssl"]).output();
+    let shared = asked.context("no Node is installed")?.stdout;
+    ensure!(shared.trim_ascii() == b"false", "the Node that is installed uses the system's OpenSSL");
+    node_by(Command::new("node"), kind)
+}
+
+fn node_by(mut command: Command, kind: &str) -> Result<Server> {
     let making = Making::begin(kind == "https" || kind == "h2")?;
-    let mut command = parts::node()?.command()?;
     command.arg(programs().join("server.js")).arg(making.port.to_string()).arg(kind).args(making.files());
     making.start(command, None)
 }
