@@ -82,7 +82,9 @@ fn older_agree<'a>(observed: &Observed, mut spans: HashMap<&str, Vec<&'a Span>>)
         let path = span.text("url.path").is_none_or(|path| path == "/v1/chat/completions");
         let model = span.text("gen_ai.request.model").is_none_or(|model| model == observed.model);
         let status = span.int("http.response.status_code").is_none_or(|status| status == 200);
-        assert!(path && model && status, "{span:#?}");
+        // They were, so whoever does not know says nothing.
+        let streamed = span.bool("gen_ai.request.stream").unwrap_or(true);
+        assert!(path && model && status && streamed, "{span:#?}");
     }
     assert_eq!((connections.tls_unread, connections.tls_doubts), (0, 0), "{connections:?}");
     rest
