@@ -178,6 +178,11 @@ impl Control {
     pub fn sweep(&mut self, learn: &mut dyn FnMut(Input)) {
         self.attacher.kernel().flush_log();
         self.name_kernels(learn);
+        self.let_go(learn);
+    }
+
+    /// Lets go of processes that are gone.
+    pub fn let_go(&mut self, learn: &mut dyn FnMut(Input)) {
         let gone: Vec<u32> = self.attacher.pids().filter(|pid| !self.is_alive(*pid)).collect();
         for pid in gone {
             self.remove(pid, learn);

@@ -135,6 +135,8 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summa
     stop_receive.store(true, Ordering::Release);
     let drained = join("receive", receive)?;
     control.count(&mut |input| drop(events_to_correlate.send(input)));
+    // Whoever ended in the last moment has requests that end with it.
+    control.let_go(&mut |input| drop(events_to_correlate.send(input)));
     drop(events_to_correlate.send(Input::Finish));
     drop(events_to_correlate);
     join("correlate", correlate)?;
