@@ -49,6 +49,7 @@ fn no_short_request_is_missed_or_doubled() {
     assert_eq!((sent, answered), (total, total));
     assert_eq!(report.summary.requests.total, total);
     assert_eq!(report.summary.requests.by_outcome, outcomes(&[("completed", total as usize)]));
+    assert_eq!(report.summary.requests.violations, 0);
     let mut seen: HashMap<&str, u32> = HashMap::new();
     for span in report.spans.iter().filter(|span| span.is_server()) {
         *seen.entry(span.text("gen_ai.response.id").unwrap()).or_default() += 1;
@@ -111,5 +112,7 @@ fn ask_at_its_pace(mut stream: TcpStream, connection: u32) -> Vec<String> {
 fn edge_39_many_long_streams_break_no_rule() {
     or_skip!();
     let client = ClientOptions { max_tokens: Range { min: 1000, max: 1000 }, ..client(32, 32) };
-    observe(options(), client, &[]).check();
+    let observed = observe(options(), client, &[]);
+    observed.check();
+    assert_eq!(observed.report.summary.requests.violations, 0);
 }

@@ -138,6 +138,7 @@ impl Scene {
         let requests = &report.summary.requests;
         let completed = outcomes(&[("completed", exchanges.len())]);
         assert_eq!((requests.total, &requests.by_outcome), (exchanges.len() as u64, &completed));
+        assert_eq!(requests.violations, 0, "{requests:?}");
         whole(&report, exchanges);
         nothing_lost(&report.summary);
         report
