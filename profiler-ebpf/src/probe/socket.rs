@@ -141,6 +141,9 @@ const DUPLICATING: [u64; 2] = [0, 1030];
 /// `close_range` sets a flag on the descriptors instead of closing them (include/uapi/linux/close_range.h).
 const CLOSE_RANGE_CLOEXEC: u64 = 4;
 
+/// `SOCK_CLOEXEC` of `accept4` (include/linux/net.h).
+const CLOSE_ON_EXEC: u64 = 0o2000000;
+
 /// `PROT_EXEC` and `MAP_ANONYMOUS` (include/uapi/asm-generic/mman-common.h).
 const PROT_EXEC: u64 = 4;
 const MAP_ANONYMOUS: u64 = 0x20;
@@ -155,8 +158,12 @@ fn dispatch(exit: &Exit) {
     }
     let [first, second, third, fourth, ..] = exit.args;
     match exit.number {
-        nr::ACCEPT => connection::opened(exit, first as u32, 0),
-        nr::ACCEPT4 => connection::opened(exit, first as u32, fourth),
+        nr::ACCEPT | nr::ACCEPT4 => {
+            if connection::opened(exit, first as u32) {
+                let flags = if exit.number == nr::ACCEPT4 { fourth } else { 0 };
+                inherit::remember(exit.task.tgid, exit.result as u32, flags & CLOSE_ON_EXEC != 0);
+            }
+        }
         nr::CLOSE => connection::closed(exit, first as u32),
         nr::CLOSE_RANGE if third & CLOSE_RANGE_CLOEXEC == 0 => {
             connection::closed_range(exit, first as u32, second as u32);

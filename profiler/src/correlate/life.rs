@@ -10,7 +10,7 @@
 //! ```
 //! A state that was skipped is unknown, not zero.
 
-use super::request::Evidence;
+use super::evidence::Evidence;
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,6 +3,7 @@
 //! In: [`Signal`]s of the HTTP observer and the shares of steps it rode in. Out: a [`Request`], finished exactly
 //! once. A state that was skipped stays `None`: unknown, not zero.
 
+use super::evidence::Evidence;
 use super::life::{Hook, Life, State, Transition};
 use super::share::Share;
 use crate::h2::RpcStatus;
@@ -11,35 +12,6 @@ use crate::http::{
 };
 use crate::server::route::{self, Route};
 use crate::target::Address;
-
-/// How sure an edge between a request and GPU work is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub enum Evidence {
-    /// The same id on both sides.
-    E0,
-    /// The same message or call.
-    E1,
-    /// The only candidate.
-    E2,
-    /// One of several candidates: a share, never a fact.
-    E3,
-    /// None.
-    E4,
-}
-
-impl Evidence {
-    /// The name in attributes.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::E0 => "E0",
-            Self::E1 => "E1",
-            Self::E2 => "E2",
-            Self::E3 => "E3",
-            Self::E4 => "E4",
-        }
-    }
-}
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use profiler_common::{
     stream::{BRIEF, Descriptor, REDUCED, Stream, TURN_BYTES, WISHES as WISHES_ENTRIES, Wish, mode},
 };
 
-use super::{Exit, inherit};
+use super::Exit;
 use crate::{
     atomic::Word,
     emit::{Tally, Task},
@@ -15,9 +15,6 @@ use crate::{
 
 /// Descriptors that one `close_range` is followed over.
 const LONGEST_RANGE: u64 = 1024;
-
-/// `SOCK_CLOEXEC` of `accept4` (include/linux/net.h).
-const CLOSE_ON_EXEC: u64 = 0o2000000;
 
 /// How HTTP/2 opens: `PRI ` (RFC 9113, section 3.4).
 const PREFACE: u32 = u32::from_le_bytes(*b"PRI ");
@@ -181,24 +178,25 @@ impl Connection {
     }
 }
 
-/// The target accepted a connection on `listener`; the result is its descriptor.
+/// The target accepted a connection on `listener`; the result is its descriptor. False without room for it.
 #[inline(always)]
-pub fn opened(exit: &Exit, listener: u32, flags: u64) {
+pub fn opened(exit: &Exit, listener: u32) -> bool {
     let fd = exit.result as u32;
     // The number can still stand for a connection whose close was not seen, such as one at exec.
     forget(exit, fd, end_reason::CLOSED);
-    let Some(connection) = Connection::enter(exit.tally) else { return };
+    let Some(connection) = Connection::enter(exit.tally) else { return false };
     if DESCRIPTORS.insert(Descriptor { tgid: exit.task.tgid, fd }, connection, 0).is_err() {
         let _ = STREAMS.remove(connection);
-        return exit.tally.map_full();
+        exit.tally.map_full();
+        return false;
     }
-    inherit::remember(exit.task.tgid, fd, flags & CLOSE_ON_EXEC != 0);
     exit.tally.send(SocketOpen {
         head: exit.task.head(kind::SOCKET_OPEN, exit.number as u16, 0),
         connection,
         fd,
         listener_fd: listener,
     });
+    true
 }
 
 /// The target closed a descriptor.

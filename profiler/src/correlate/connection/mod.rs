@@ -7,8 +7,9 @@ mod observer;
 mod order;
 
 use super::Outcomes;
+use super::evidence::Evidence;
 use super::life::Hook;
-use super::request::{Evidence, Request};
+use super::request::Request;
 use super::share::Share;
 use super::step::Step;
 use crate::decode::{self, Socket, Tie};
