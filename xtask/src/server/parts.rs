@@ -75,7 +75,9 @@ pub fn node() -> Result<Program> {
 /// When there is no way to Debian's packages, or the program does not compile.
 pub fn go(source: &Path) -> Result<PathBuf> {
     let kept = Kept::open("go")?;
-    let root = unpacked(&kept, "golang-go")?;
+    let installed = Path::new("/");
+    let root =
+        if goroot(installed).is_ok() { installed.to_path_buf() } else { unpacked(&kept, "golang-go")? };
     let text = fs::read_to_string(source).with_context(|| format!("failed to read {}", source.display()))?;
     let binary = kept.path("server");
     kept.step("build", &text, || {
@@ -101,15 +103,36 @@ fn goroot(root: &Path) -> Result<PathBuf> {
     folders.find(|folder| folder.join("bin/go").exists()).context("Debian's package has no Go in it")
 }
 
-/// The folder of OpenSSL's headers and library for builds; none where the machine has them already.
+/// What a build needs to find OpenSSL where its headers are not installed: variables and their values.
 ///
 /// # Errors
 /// When there is no way to Debian's packages.
-pub fn openssl() -> Result<Option<PathBuf>> {
+pub fn openssl() -> Result<Vec<(&'static str, PathBuf)>> {
     if Path::new("/usr/include/openssl/ssl.h").exists() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    unpacked(&Kept::open("openssl")?, "libssl-dev").map(|root| Some(root.join("usr")))
+    let kept = Kept::open("openssl")?;
+    let usr = unpacked(&kept, "libssl-dev")?.join("usr");
+    let (libraries, headers) = (usr.join("lib").join(triple()), usr.join("include"));
+    kept.step("links", "libssl libcrypto", || {
+        // The package's links lead to a library that is installed, and lies elsewhere.
+        for name in ["libssl.so", "libcrypto.so"] {
+            let link = libraries.join(name);
+            let target = Path::new("/usr/lib").join(triple()).join(format!("{name}.3"));
+            fs::remove_file(&link).with_context(|| format!("failed to remove {}", link.display()))?;
+            std::os::unix::fs::symlink(target, &link)
+                .with_context(|| format!("failed to make {}", link.display()))?;
+        }
+        Ok(())
+    })?;
+    // Some headers are the architecture's.
+    let of_machine = headers.join(triple());
+    Ok(vec![("OPENSSL_LIB_DIR", libraries), ("OPENSSL_INCLUDE_DIR", headers), ("CPATH", of_machine)])
+}
+
+/// Debian's name of the machine.
+fn triple() -> String {
+    format!("{}-linux-gnu", std::env::consts::ARCH)
 }
 
 /// A binary that is not installed.
@@ -138,8 +161,7 @@ impl Program {
 
 fn program(folder: &'static str, package: &str, path: &str) -> Result<Program> {
     let root = unpacked(&Kept::open(folder)?, package)?;
-    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let libraries = ["usr/lib", "lib"].map(|lib| root.join(lib).join(&triple)).to_vec();
+    let libraries = ["usr/lib", "lib"].map(|lib| root.join(lib).join(triple())).to_vec();
     Ok(Program { path: root.join(path), libraries, root })
 }
 
@@ -173,7 +195,9 @@ fn download(kept: &Kept, package: &str) -> Result<()> {
     }
     kept.run("packages", apt(kept).arg("update"))?;
     let mut install = apt(kept);
-    install.args(["--yes", "--download-only", "--no-install-recommends", "--allow-downgrades", "install"]);
+    install.args(["--yes", "--download-only", "--no-install-recommends", "--allow-downgrades"]);
+    // A package that is installed is downloaded too: it is looked for in the folder.
+    install.args(["--reinstall", "install"]);
     kept.run("packages", install.arg(package))
 }
 

@@ -178,10 +178,7 @@ fn build_hyper() -> Result<PathBuf> {
     let mut command = workload::cargo();
     command.args(["build", "--quiet", "--package", "hyper-server", "--features", "openssl", "--target-dir"]);
     command.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if let Some(root) = parts::openssl()? {
-        let libraries = root.join("lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
-        command.env("OPENSSL_INCLUDE_DIR", root.join("include")).env("OPENSSL_LIB_DIR", libraries);
-    }
+    command.envs(parts::openssl()?);
     let status = command.status().context("failed to run cargo")?;
     ensure!(status.success(), "building hyper-server failed: {status}");
     Ok(target.join("debug/hyper-server"))
