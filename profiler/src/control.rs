@@ -146,7 +146,7 @@ impl Control {
                     Payload::BriefWhile(received) => received,
                 },
             ),
-            Report::Listener(pid, fd) => {
+            Report::Listener(pid, fd) | Report::Changed(pid, Change::Listens { fd }) => {
                 if let Some(address) = target::listener_address(pid, fd) {
                     learn(Input::Listener { pid, fd, address });
                 }

@@ -14,6 +14,8 @@ pub mod change {
     pub const MAP: u16 = 4;
     /// The process made an io_uring: what it reads and writes through that is not seen.
     pub const IO_URING: u16 = 5;
+    /// The process listens on the descriptor `other`.
+    pub const LISTEN: u16 = 6;
 }
 
 /// A change in a target process.
@@ -22,7 +24,7 @@ pub mod change {
 pub struct Process {
     /// Kind, process, thread, time; `detail` is one of [`change`].
     pub head: Head,
-    /// The new task of a fork, else 0.
+    /// The new task of a fork, or a descriptor, else 0.
     pub other: u32,
     /// Always 0.
     pub padding: u32,

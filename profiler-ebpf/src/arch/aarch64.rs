@@ -42,6 +42,7 @@ pub mod nr {
     pub const MMAP: u32 = 222;
     pub const ACCEPT4: u32 = 242;
     pub const SPLICE: u32 = 76;
+    pub const LISTEN: u32 = 201;
     pub const SHUTDOWN: u32 = 210;
     pub const RECVMMSG: u32 = 243;
     pub const SENDMMSG: u32 = 269;

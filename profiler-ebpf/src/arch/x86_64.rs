@@ -45,6 +45,7 @@ pub mod nr {
     pub const ACCEPT4: u32 = 288;
     pub const DUP3: u32 = 292;
     pub const SHUTDOWN: u32 = 48;
+    pub const LISTEN: u32 = 50;
     pub const SPLICE: u32 = 275;
     pub const RECVMMSG: u32 = 299;
     pub const SENDMMSG: u32 = 307;

@@ -94,6 +94,12 @@ pub fn made_io_uring(task: Task, number: u32) {
     report(task, change::IO_URING, number, 0);
 }
 
+/// A target listens on the descriptor `fd`: what that is can be looked up before the first connection comes.
+#[inline(always)]
+pub fn listens(task: Task, number: u32, fd: u32) {
+    report(task, change::LISTEN, number, fd);
+}
+
 #[inline(always)]
 fn report(task: Task, change: u16, number: u32, other: u32) {
     if let Some(tally) = Tally::of(family::PROCESS) {

@@ -125,6 +125,7 @@ fn is_watched(number: u32) -> bool {
             | ACCEPT4
             | DUP3
             | SHUTDOWN
+            | LISTEN
             | SPLICE
             | RECVMMSG
             | SENDMMSG
@@ -169,6 +170,7 @@ fn dispatch(exit: &Exit) {
             connection::closed_range(exit, first as u32, second as u32);
         }
         nr::SHUTDOWN => connection::shut_down(exit, first as u32, second),
+        nr::LISTEN => process::listens(exit.task, exit.number, first as u32),
         nr::IO_URING_SETUP => process::made_io_uring(exit.task, exit.number),
         nr::DUP | nr::DUP2 | nr::DUP3 => connection::duplicated(exit, first as u32),
         nr::FCNTL if DUPLICATING.contains(&second) => connection::duplicated(exit, first as u32),

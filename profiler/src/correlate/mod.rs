@@ -362,6 +362,9 @@ impl Engine {
             process.reader.forget_thread(tid);
             process.bursts.remove(&tid);
         }
+        if let Change::Listens { fd } = change {
+            self.connections.listens(pid, fd);
+        }
         if !matches!(change, Change::Exited) || pid == tid {
             out.changes.push((pid, change));
         }

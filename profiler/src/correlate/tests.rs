@@ -51,6 +51,7 @@ fn delta(text: &str) -> String {
 
 fn run(engine: &mut Engine, events: Vec<Event>) -> Outcomes {
     let mut out = Outcomes::default();
+    engine.set_listener(PID, 3, Address::Tcp(80));
     for event in events {
         engine.event(event, &mut out);
     }

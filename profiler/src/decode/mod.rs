@@ -283,6 +283,11 @@ pub enum Change {
     Exited,
     /// It mapped a file executable.
     Mapped,
+    /// It listens.
+    Listens {
+        /// On this descriptor.
+        fd: u32,
+    },
     /// It made an io_uring: what it moves through that is not seen.
     MadeIoUring,
 }

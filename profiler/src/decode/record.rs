@@ -160,6 +160,7 @@ fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
         change::EXIT => Change::Exited,
         change::MAP => Change::Mapped,
         change::IO_URING => Change::MadeIoUring,
+        change::LISTEN => Change::Listens { fd: fields.u32()? },
         _ => return Err(Rejected::BadValue),
     })
 }

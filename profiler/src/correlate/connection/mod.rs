@@ -3,6 +3,7 @@
 //! A stream is an accepted connection, or what a TLS library deciphers of one. The latter has an id of its own, and is
 //! tied to its carrier as soon as that is known: from then on it ends with it, and listens where it listens.
 
+mod listener;
 mod observer;
 mod order;
 
@@ -15,9 +16,9 @@ use super::step::Step;
 use crate::decode::{self, Socket, Tie};
 use crate::http::{Direction, End, Signal, SignalKind};
 use crate::target::Address;
+use listener::{ListenerId, Listeners};
 use observer::{Observer, Turn};
 use order::{Chunk, Order};
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 /// Connections watched at once. Beyond it new ones are left alone and counted: a server with this many open
@@ -36,10 +37,9 @@ pub struct Connections {
     busy: BTreeSet<u64>,
     /// Connections with bytes that run ahead.
     ahead: BTreeSet<u64>,
-    /// What each listening descriptor listens on, if somebody has looked and found it.
-    listeners: HashMap<(u32, u32), Option<Address>>,
-    /// Listening descriptors that nobody has been asked to look at.
-    unasked: Vec<(u32, u32)>,
+    listeners: Listeners,
+    /// Finished requests whose listener's address may still come.
+    unplaced: Vec<(ListenerId, Request)>,
     signals: Vec<Signal>,
     counts: ConnectionCounts,
 }
@@ -93,8 +93,8 @@ struct Connection {
 /// Where a stream comes from.
 #[derive(Clone, Debug)]
 enum Origin {
-    /// Accepted on this descriptor.
-    Descriptor(u32),
+    /// Accepted on this listener.
+    Listener(ListenerId),
     /// Found open, and what it was accepted on.
     Address(Address),
     /// Deciphered from this connection, once that is known.
@@ -127,23 +127,19 @@ impl Connections {
     }
 
     pub(super) fn set_listener(&mut self, pid: u32, fd: u32, address: Address) {
-        self.listeners.insert((pid, fd), Some(address));
+        self.listeners.set(pid, fd, address);
     }
 
     pub(super) fn unknown_listeners(&mut self) -> Vec<(u32, u32)> {
-        // Asked once: an address that cannot be found now will not be found later.
-        std::mem::take(&mut self.unasked)
+        self.listeners.take_unasked()
     }
 
     pub(super) fn event(&mut self, pid: u32, time_ns: u64, socket: Socket, out: &mut Outcomes) {
         match socket {
             Socket::Opened { connection, listener_fd, .. } => {
-                if let Entry::Vacant(unknown) = self.listeners.entry((pid, listener_fd)) {
-                    unknown.insert(None);
-                    self.unasked.push((pid, listener_fd));
-                }
+                let listener = self.listeners.on(pid, listener_fd);
                 self.counts.total += 1;
-                self.insert(connection, pid, Origin::Descriptor(listener_fd), false);
+                self.insert(connection, pid, Origin::Listener(listener), false);
             }
             Socket::Secured { connection, new } => self.insert(connection, pid, Origin::Carrier(None), !new),
             Socket::Carried { connection, carrier, tie } => self.tie(connection, carrier, tie),
@@ -156,12 +152,22 @@ impl Connections {
         }
     }
 
-    /// Time passed: bytes before those that wait are lost.
+    /// The process listens anew on a descriptor.
+    pub(super) fn listens(&mut self, pid: u32, fd: u32) {
+        self.listeners.listens(pid, fd);
+    }
+
+    /// Time passed: bytes before those that wait are lost, and addresses that have not come do not.
     pub(super) fn tick(&mut self, now_ns: u64, out: &mut Outcomes) {
         let late = now_ns.saturating_sub(LATE_NS);
         for id in self.ahead.clone() {
             self.observe(id, out, |connection, signals| connection.give_up_before(late, signals));
         }
+        for (listener, mut request) in self.unplaced.drain(..) {
+            request.server = self.listeners.address(listener);
+            out.requests.push(request);
+        }
+        self.listeners.give_up();
     }
 
     pub(super) fn process_gone(&mut self, pid: u32, time_ns: u64, out: &mut Outcomes) {
@@ -175,7 +181,7 @@ impl Connections {
                 out.requests.push(request);
             }
         }
-        self.listeners.retain(|(of, _), _| *of != pid);
+        self.listeners.forget(pid);
     }
 
     /// Gives a closed step to the requests that may have ridden in it; returns how many they are.
@@ -300,7 +306,8 @@ impl Connections {
         if self.signals.is_empty() {
             return;
         }
-        let server = self.server(id);
+        let (server, pending) = self.server(id);
+        let before = out.requests.len();
         let Some(connection) = self.open.get_mut(&id) else { return };
         for signal in self.signals.drain(..) {
             if connection.needs_no_contents(&signal) {
@@ -312,6 +319,9 @@ impl Connections {
             self.busy.remove(&id);
         } else {
             self.busy.insert(id);
+        }
+        if let Some(listener) = pending {
+            self.unplaced.extend(out.requests.drain(before..).map(|request| (listener, request)));
         }
     }
 
@@ -330,14 +340,16 @@ impl Connections {
         out.payload.push((id, payload));
     }
 
-    /// What the connection was accepted on, or its carrier.
-    fn server(&self, id: u64) -> Option<Address> {
-        let connection = self.open.get(&id)?;
-        match &connection.origin {
-            Origin::Address(address) => Some(address.clone()),
-            Origin::Descriptor(fd) => self.listeners.get(&(connection.pid, *fd))?.clone(),
+    /// What the connection was accepted on, or its carrier; and the listener, if its address may still come.
+    fn server(&self, id: u64) -> (Option<Address>, Option<ListenerId>) {
+        match self.open.get(&id).map(|connection| &connection.origin) {
+            Some(Origin::Address(address)) => (Some(address.clone()), None),
+            Some(Origin::Listener(id)) => {
+                (self.listeners.address(*id), Some(*id).filter(|id| self.listeners.is_pending(*id)))
+            }
             // What carries a session is no session, so this ends.
-            Origin::Carrier(carrier) => self.server((*carrier)?),
+            Some(Origin::Carrier(Some(carrier))) => self.server(*carrier),
+            Some(Origin::Carrier(None)) | None => (None, None),
         }
     }
 }

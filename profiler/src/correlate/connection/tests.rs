@@ -79,6 +79,28 @@ fn edge_16_what_a_session_says_is_a_request_of_its_carrier() {
 }
 
 #[test]
+fn a_request_waits_a_moment_for_its_listeners_address() {
+    let mut rig = Rig::default();
+    let serve = |rig: &mut Rig, connection| {
+        rig.event(Socket::Opened { connection, fd: 5, listener_fd: 3 });
+        rig.ask(connection);
+        rig.data(connection, Sent, 0, &[HEAD, b"1234"].concat());
+    };
+    serve(&mut rig, 1);
+    assert!(rig.out.requests.is_empty());
+    rig.connections.set_listener(PID, 3, Address::Tcp(80));
+    rig.connections.tick(rig.time_ns, &mut rig.out);
+    assert_eq!(rig.only().server, Some(Address::Tcp(80)));
+    // Nobody finds out: only the first moment is waited for.
+    rig.connections.listens(PID, 3);
+    serve(&mut rig, 2);
+    rig.connections.tick(rig.time_ns, &mut rig.out);
+    serve(&mut rig, 3);
+    let servers: Vec<_> = rig.out.requests.iter().map(|request| request.server.clone()).collect();
+    assert_eq!(servers, [Some(Address::Tcp(80)), None, None]);
+}
+
+#[test]
 fn edge_16_a_session_ends_with_its_carrier() {
     let mut rig = Rig::secured();
     rig.tie(Tie::Nested);

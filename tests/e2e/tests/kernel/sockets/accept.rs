@@ -94,6 +94,26 @@ fn edge_08_every_accept() {
     }
 }
 
+/// A server that changes its port, and gets the same number for its new listener.
+#[test]
+fn edge_08_listeners_that_follow_each_other_on_one_descriptor() {
+    or_skip!();
+    let mut scene = Scene::start();
+    let (first_listener, first_port) = (scene.listener, scene.port);
+    let mut old = scene.connect();
+    scene.server.call(&format!("close {first_listener}")).unwrap();
+    scene.listener = scene.server.call("listen4 0").unwrap();
+    assert_eq!(scene.listener, first_listener, "the lowest number that is free");
+    scene.port = scene.server.call(&format!("port {}", scene.listener)).unwrap() as u16;
+    let mut new = scene.connect();
+    let exchanges = [new.exchange(&mut scene.server, 2), old.exchange(&mut scene.server, 3)];
+    let ports = [scene.port, first_port];
+    let report = scene.saw(&exchanges);
+    for (exchange, port) in exchanges.iter().zip(ports) {
+        assert_eq!(span_of(&report, exchange).int("server.port"), Some(u64::from(port)));
+    }
+}
+
 #[test]
 fn edge_08_ipv4_on_an_ipv6_listener() {
     or_skip!();
