@@ -150,8 +150,10 @@ mod tests {
         let mut command = Command::new("sleep");
         command.arg("30").env("LD_LIBRARY_PATH", &folder).env("VIRTUAL_ENV", &folder).stdin(Stdio::null());
         let mut child = command.spawn().unwrap();
-        // The new program's environment is there once its name is.
-        while !std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap().starts_with("sleep") {
+        // The new program's environment comes a moment after its name.
+        while std::fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty()
+            || std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() != "sleep\n"
+        {
             std::thread::yield_now();
         }
         let found = in_reach(child.id());
