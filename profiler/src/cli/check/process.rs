@@ -7,6 +7,7 @@ use crate::attach;
 use crate::server::known;
 use crate::target::{self, Mapping};
 use std::collections::HashSet;
+use std::path::Path;
 
 /// A section for `pid` and one for each of its children.
 pub fn sections(pid: u32) -> Vec<Section> {
@@ -37,7 +38,10 @@ fn section(pid: u32) -> Section {
         return section;
     };
     let mut seen = HashSet::new();
-    let files: Vec<_> = mappings.iter().filter(|mapping| seen.insert(mapping.file)).collect();
+    let mut files: Vec<_> = mappings.iter().filter(|mapping| seen.insert(mapping.file)).collect();
+    // The program first, then by name: where they lie differs from run to run.
+    let is_library = |mapping: &Mapping| Path::new(&mapping.path) != identity.executable;
+    files.sort_by_key(|mapping| (is_library(mapping), mapping.name()));
     for mapping in &files {
         library(&mut section, pid, mapping);
     }
