@@ -102,7 +102,13 @@ impl Transfer {
             return;
         }
         let bytes = match self.buffer {
-            Buffer::Messages(messages) => bytes_of(messages, exit.result as u64),
+            Buffer::Messages(messages) => {
+                let count = exit.result as u64;
+                if count > MOST_MESSAGES {
+                    exit.tally.unreadable();
+                }
+                bytes_of(messages, count)
+            }
             _ => exit.result as u64,
         };
         if bytes == 0 {
@@ -157,8 +163,8 @@ fn vector_of(message: u64) -> (u64, u64) {
     (address, pieces)
 }
 
-/// Bytes of `count` messages. Those beyond the bound are missing, which later positions do not show; nobody sends that
-/// many on a stream.
+/// Bytes of `count` messages. Those beyond the bound are missing, which later positions do not show: such a call is
+/// counted as one that did not fit.
 #[inline(always)]
 fn bytes_of(messages: u64, count: u64) -> u64 {
     let mut bytes = 0;
