@@ -79,6 +79,27 @@ pub mod tls {
     pub const SHUTDOWN: u8 = 12;
 }
 
+/// What a function of a model server or its libraries does; takes the place of the shape.
+pub mod server {
+    /// `int zmq_msg_send(zmq_msg_t*, void *socket, int flags)`: a frame leaves.
+    pub const SEND: u8 = 1;
+    /// `int zmq_msg_recv(zmq_msg_t*, void *socket, int flags)`: a frame has come when the result is not negative.
+    pub const RECEIVE: u8 = 2;
+    /// `int32_t llama_decode(llama_context*, llama_batch)`: a batch by value.
+    pub const BATCH: u8 = 3;
+    /// `int32_t llama_process(llama_context*, type, llama_batch_ext*)`: a batch whose layout entry `words` of the table of
+    /// layouts says.
+    pub const OPAQUE_BATCH: u8 = 4;
+    /// Six register arguments, as they are.
+    pub const CALL: u8 = 5;
+    /// Fourteen arguments in order, and the structure that `pointee` points to.
+    pub const WIDE: u8 = 6;
+    /// `pointee` is text. At entry the first argument has this name; at return, what `out` points to.
+    pub const TEXT: u8 = 7;
+    /// `pointee` is an array of words, and the argument after it (32 bits) says how many.
+    pub const LIST: u8 = 8;
+}
+
 /// When a call is reported.
 pub mod report {
     /// At entry.

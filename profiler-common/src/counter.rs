@@ -13,10 +13,12 @@ pub mod family {
     pub const PROCESS: u32 = 2;
     /// uprobes on TLS libraries.
     pub const TLS: u32 = 3;
+    /// uprobes on model servers and their libraries.
+    pub const SERVER: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
     /// Their names, by index.
-    pub const NAMES: [&str; COUNT as usize] = ["gpu", "socket", "process", "tls"];
+    pub const NAMES: [&str; COUNT as usize] = ["gpu", "socket", "process", "tls", "server"];
 }
 
 /// The counters of one family on one CPU.

@@ -38,5 +38,10 @@ frozen! {
     stream::Wish = 16 as [u64, u64],
     stream::SessionKey = 16 as [u64, u64],
     stream::Session = 24 as [u64, u64, u64],
+    Message = 48 as [Head, u64, u64, u32, u32],
+    Batch = 48 as [Head, u64, u32, u32, u32, u32],
+    BatchLayout = 40 as [u32, u32, u32, u32, u32, u32, u32, u32, u32, u32],
+    List = 80 as [Head, [u64; 6], u32, u32],
+    Ring = 40 as [u64, u64, u64, u32, u32, u32, u32],
     stream::Recent = 72 as [[u32; stream::RECENT], u64],
 }

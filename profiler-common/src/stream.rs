@@ -155,6 +155,12 @@ pub mod map {
     pub const WISHES: &str = "WISHES";
     /// [`super::SessionKey`] → [`super::Session`].
     pub const SESSIONS: &str = "SESSIONS";
+    /// [`crate::event::BatchLayout`] by number.
+    pub const LAYOUTS: &str = "LAYOUTS";
+    /// [`crate::event::Ring`] by process.
+    pub const RINGS: &str = "RINGS";
+    /// Receives that found nothing, by process.
+    pub const IDLE_RECEIVES: &str = "IDLE_RECEIVES";
     /// Source of connection ids: one `u64`.
     pub const NEXT_CONNECTION: &str = "NEXT_CONNECTION";
 }

@@ -10,7 +10,9 @@ use aya_ebpf::{
 };
 use profiler_common::{
     counter::{Counters, family},
-    event::{Count, CountKey, PAYLOAD_CLASSES, Settings, Thread},
+    event::{
+        BatchLayout, Count, CountKey, LAYOUTS as LAYOUTS_ENTRIES, PAYLOAD_CLASSES, Ring, Settings, Thread,
+    },
     stream::{Descriptor, Recent, Session, SessionKey, Stream, WISHES as WISHES_ENTRIES, Wish},
 };
 
@@ -44,6 +46,9 @@ const RECENT_PROCESSES: u32 = 4096;
 
 /// TLS sessions, and threads at work on them.
 const TLS_ENTRIES: u32 = 65536;
+
+/// Processes whose ring is followed, or whose receives that found nothing are counted.
+const SERVER_PROCESSES: u32 = 4096;
 
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
 const NO_PREALLOC: u32 = 1;
@@ -227,6 +232,13 @@ pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static CURSOR: PerCpuArray<Cursor> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static LAYOUTS: Array<BatchLayout> = Array::with_max_entries(LAYOUTS_ENTRIES, 0);
+#[map]
+pub static RINGS: HashMap<u32, Ring> = HashMap::with_max_entries(SERVER_PROCESSES, NO_PREALLOC);
+#[map]
+pub static IDLE_RECEIVES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(SERVER_PROCESSES, 0);
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(GROUPS, 0);

@@ -46,7 +46,26 @@ unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: as above.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// The smaller of both. The value goes through memory, so that the compiler forgets what it knows of it and compares
+/// where the verifier sees it.
+///
+/// # Safety
+///
+/// There must be room for a word at `through`.
+#[inline(always)]
+pub unsafe fn bounded(through: *mut u64, value: u64, most: u64) -> u64 {
+    // SAFETY: the caller vouches for the room.
+    unsafe {
+        through.write_volatile(value);
+        through.read_volatile().min(most)
+    }
+}
 
 /// The value at an address of the running task, or `None` when it cannot be read.
 #[inline(always)]

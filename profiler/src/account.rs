@@ -2,11 +2,19 @@
 //!
 //! In: the counters of every hop. Out: [`Summary`], whose field names scripts and tests rely on.
 
+mod own;
+
+pub use own::Own;
+
 use crate::attach::Coverage;
-use crate::correlate::{ConnectionCounts, Counted, MemoryTotals};
+use crate::correlate::{
+    BoardCounts, ConnectionCounts, Counted, Forgotten, GpuTimes, MemoryTotals, SpeakerState,
+};
+use crate::interned::{self, Name};
+use crate::span::TraceCounts;
 use crate::target::Member;
 use profiler_common::counter::{Counters, family};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What one observation saw, as one JSON object.
@@ -43,39 +51,50 @@ pub struct Summary {
     pub beyond: Beyond,
     /// Requests.
     pub requests: Requests,
+    /// What became of their traces.
+    pub traces: TraceCounts,
     /// Connections that requests could come on.
     pub connections: ConnectionCounts,
     /// What may have gone unseen of which process, and why.
     pub blind: Vec<Blind>,
+    /// What servers said inside.
+    pub engines: Engines,
     /// Steps and GPU time.
     pub steps: Steps,
+    /// What devices said, and what asking them cost.
+    pub devices: crate::device::Devices,
     /// The loss equations.
     pub loss: Loss,
     /// What was probed and what not.
     pub coverage: Vec<Coverage>,
-    /// Own cost.
+    /// Own cost: of the observation, also where a recording of it was replayed.
     #[serde(rename = "self")]
     pub own: Own,
+    /// What is to be known of the recording that this is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<crate::record::Account>,
 }
 
 /// Whom the observation was about.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Target {
     /// The pid that was asked for.
     pub pid: u32,
     /// Every process of the group.
     pub processes: Vec<Member>,
     /// The model server it was recognised as, or `generic`.
-    pub server: &'static str,
+    #[serde(deserialize_with = "interned::one")]
+    pub server: Name,
 }
 
 /// Something that may have gone unseen.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Blind {
     /// Process.
     pub pid: u32,
     /// Why.
-    pub reason: &'static str,
+    #[serde(deserialize_with = "interned::one")]
+    pub reason: Name,
 }
 
 /// Kernel launches.
@@ -117,7 +136,7 @@ pub struct KernelCount {
 }
 
 /// Large pieces of device memory that one library asked for.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Reserved {
     /// File name of the library that called.
     pub library: String,
@@ -164,6 +183,9 @@ pub struct Beyond {
     pub handles_reused: u64,
     /// Names and large pieces of memory that waited to be looked into and found no room.
     pub looks_dropped: u64,
+    /// What tables of the correlation had to forget, by table.
+    #[serde(flatten)]
+    pub tables: Forgotten,
 }
 
 /// CPU stacks of launches.
@@ -220,6 +242,48 @@ pub struct Requests {
     pub output_tokens: u64,
 }
 
+/// What servers said inside.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Engines {
+    /// The adapters that heard something, and how they are.
+    pub adapters: Vec<SpeakerState>,
+    /// Iterations of engines.
+    pub steps: u64,
+    /// Of these, attempts that failed and were made again.
+    pub failed_steps: u64,
+    /// Members of iterations, all together.
+    pub members: u64,
+    /// Tokens that came out.
+    pub tokens: u64,
+    /// Requests that lost their place.
+    pub preemptions: u64,
+    /// The newest numbers of each engine.
+    pub gauges: Vec<EngineGauges>,
+    /// Requests tied to what was said of them, by evidence.
+    pub joined: BTreeMap<&'static str, u64>,
+    /// Inference requests of which nothing was said although an adapter listened.
+    pub unjoined: u64,
+    /// Requests whose counts of tokens agree on both sides.
+    pub agreed: u64,
+    /// Requests whose counts do not.
+    pub disagreed: u64,
+}
+
+/// The newest numbers of an engine, as it reports them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct EngineGauges {
+    /// Process.
+    pub pid: u32,
+    /// Engine of the process.
+    pub engine: u64,
+    /// Requests that run.
+    pub running: Option<u64>,
+    /// Requests that wait.
+    pub waiting: Option<u64>,
+    /// Share of the KV cache in use.
+    pub kv_usage: Option<f64>,
+}
+
 /// Steps and GPU time.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Steps {
@@ -227,10 +291,15 @@ pub struct Steps {
     pub total: u64,
     /// GPU time by class, nanoseconds.
     pub gpu_ns: GpuTime,
-    /// The most that steps without any request can have taken, nanoseconds.
+    /// Of the estimated GPU time, what belongs to no request, nanoseconds.
     pub unattributed_ns: u64,
-    /// Kernel launches and graph launches of steps without any request: with those of all requests, every one.
+    /// Kernel launches and graph launches that belong to no request: with those of all requests, every one.
     pub unattributed_launches: u64,
+    /// What iterations were made of: `gpu_ns = shared_ns + unattributed_ns`.
+    pub iterations: BoardCounts,
+    /// How the GPU time of each process passed on each device, by process and device (its ordinal there, or `unknown`):
+    /// `window = busy + no_request + cpu_late + launch_bound`, and `busy + overlap` is the GPU time of all steps.
+    pub times: BTreeMap<u32, BTreeMap<String, GpuTimes>>,
 }
 
 /// GPU time by class, nanoseconds.
@@ -242,7 +311,7 @@ pub struct GpuTime {
     pub bounded_lo: u64,
     /// At most.
     pub bounded_hi: u64,
-    /// Estimated.
+    /// The best that is known of all of it, between the bounds.
     pub estimated: u64,
 }
 
@@ -360,42 +429,6 @@ impl Loss {
     #[must_use]
     pub fn kernel_terms(counters: &[Counters]) -> BTreeMap<&'static str, KernelTerms> {
         family::NAMES.into_iter().zip(counters.iter().copied().map(KernelTerms::from)).collect()
-    }
-}
-
-/// Own cost.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Own {
-    /// CPU time of gpuspan, seconds.
-    pub cpu_s: f64,
-    /// Largest resident size, bytes.
-    pub max_rss_bytes: u64,
-    /// Time in the kernel-side programs, nanoseconds; 0 unless `kernel.bpf_stats_enabled` is set.
-    pub bpf_run_ns: u64,
-    /// Runs of the kernel-side programs, likewise.
-    pub bpf_run_count: u64,
-    /// Time to attach all probes, milliseconds.
-    pub attach_ms: f64,
-    /// Time to detach all probes, milliseconds.
-    pub detach_ms: f64,
-}
-
-impl Own {
-    /// CPU time and memory of this process so far.
-    #[must_use]
-    pub fn usage() -> Self {
-        // SAFETY: an all-zero rusage is valid, and the pointer is to a live one.
-        let usage = unsafe {
-            let mut usage = std::mem::zeroed::<libc::rusage>();
-            libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-            usage
-        };
-        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-        Self {
-            cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-            max_rss_bytes: usage.ru_maxrss.cast_unsigned() * 1024,
-            ..Self::default()
-        }
     }
 }
 

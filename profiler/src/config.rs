@@ -2,6 +2,7 @@
 
 use crate::attach::KernelSettings;
 use crate::export;
+use crate::metric::Compat;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,10 +31,33 @@ pub struct Config {
     pub summary: Option<PathBuf>,
     /// Kernel side.
     pub kernel: KernelSettings,
+    /// Devices.
+    pub devices: crate::device::Settings,
     /// Exporters.
     pub export: export::Settings,
+    /// Which traces there are.
+    pub traces: crate::span::Settings,
+    /// Metrics under other names, too.
+    pub compat: Option<Compat>,
     /// Resource attributes that the operator gives to the target, service name included.
     pub given: Vec<(String, String)>,
+    /// Where the observation is recorded.
+    pub record: Option<PathBuf>,
     /// File to write once the probes are in place, for scripts that must not start too early.
     pub ready_file: Option<PathBuf>,
+}
+
+/// Everything that `replay` needs to know.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The recording.
+    pub recording: PathBuf,
+    /// What goes to standard output.
+    pub output: Output,
+    /// Exporters.
+    pub export: export::Settings,
+    /// Which traces there are.
+    pub traces: crate::span::Settings,
+    /// Metrics under other names, too.
+    pub compat: Option<Compat>,
 }

@@ -3,18 +3,21 @@
 //! In: a pid, and [`Report`]s of the correlating thread. Out: attached probes, [`Input`]s that say what was learnt.
 //! All looking at the system while observing happens here, on one thread.
 
+mod inside;
+
 use crate::account::Reserved;
 use crate::attach::{Attacher, Detail, KernelError, Learnt};
 use crate::clock;
 use crate::correlate::{KernelKey, Naming, Payload, Reservation};
 use crate::decode::Change;
-use crate::server::known;
+use crate::server::{self, known};
 use crate::session::{Input, Report, Wants};
-use crate::span::model::Resource;
+use crate::span::model::{Resource, text};
 use crate::span::{Subject, resource};
 use crate::stack::{Sample, Symbolizer};
 use crate::symbol::{self, Name, Names};
 use crate::target::{self, Identity, Mapping, Member};
+use crate::view::Whom;
 use profiler_common::stream::Wish;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,6 +30,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// Why requests of a process may go unseen.
 const IO_URING: &str =
     "it has an io_uring: what it reads and writes through that passes no system call that is watched";
+
+/// What does not change about a process.
+struct Fixed {
+    created: Option<String>,
+    gpus: Vec<(String, String)>,
+}
 
 /// Keeps the group and its probes.
 pub struct Control {
@@ -44,6 +53,8 @@ pub struct Control {
     unnamed: Vec<KernelKey>,
     names: Names,
     given: Vec<(String, String)>,
+    /// What does not change about a process, by its pid and start.
+    fixed: HashMap<(u32, u64), Fixed>,
     /// The server that the group was recognised as.
     pub server: &'static str,
     /// How much is sent from the kernel.
@@ -54,6 +65,7 @@ pub struct Control {
     pub blind: BTreeSet<(u32, &'static str)>,
     /// Large pieces of device memory, by who asked: library, device.
     pub reserved: BTreeMap<(String, Option<u32>), Reserved>,
+    inside: inside::Inside,
 }
 
 impl Control {
@@ -71,31 +83,48 @@ impl Control {
             unnamed: Vec::new(),
             names: Names::default(),
             given,
+            fixed: HashMap::new(),
             server: recognise(&target::identity(root)),
             detail: Detail::Events,
             symbolizer: Symbolizer::default(),
             blind: BTreeSet::new(),
             reserved: BTreeMap::new(),
+            inside: inside::Inside::default(),
         }
     }
 
-    /// The resource of a process.
+    /// The resource of a process. Its environment is beaten by what its SDK publishes, and both by the operator's word.
     #[must_use]
-    pub fn resource(&self, pid: u32) -> Arc<Resource> {
+    pub fn resource(&mut self, pid: u32) -> Arc<Resource> {
         let identity = target::identity(pid);
         let own = |name: &str| match name {
             "OTEL_SERVICE_NAME" => identity.service_name.clone(),
             "OTEL_RESOURCE_ATTRIBUTES" => identity.resource_attributes.clone(),
             _ => None,
         };
-        let given = crate::export::identity(own).into_iter().chain(self.given.iter().cloned()).collect();
+        let as_values = |(key, value): (String, String)| (key, text(&value));
+        let published = target::process_context(pid).unwrap_or_default();
+        let given = crate::export::identity(own).into_iter().map(as_values).chain(published.attributes);
+        let given = given.chain(self.given.iter().cloned().map(as_values)).collect();
+        let line = &identity.command_line;
+        let emits = server::own_spans(self.server, line, |name| identity.telemetry(name));
+        // Found once: a resource that changed would begin every metric of the process anew.
+        let fixed = self.fixed.entry((pid, identity.start_ticks)).or_insert_with(|| Fixed {
+            created: target::created(identity.start_ticks),
+            gpus: target::gpus(pid).into_iter().map(|gpu| (gpu.uuid, gpu.model)).collect(),
+        });
+        let host = |file: &str| std::fs::read_to_string(file).unwrap_or_default().trim().to_owned();
         Arc::new(resource(&Subject {
             pid,
             start_ticks: identity.start_ticks,
             executable: identity.executable.to_string_lossy().into_owned(),
             server: self.server,
-            host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            host: host("/proc/sys/kernel/hostname"),
+            host_id: Some(host("/etc/machine-id")).filter(|id| !id.is_empty()),
+            created: fixed.created.clone(),
             container_id: identity.container_id,
+            gpus: fixed.gpus.clone(),
+            emits_spans: emits.is_some(),
             given,
         }))
     }
@@ -105,12 +134,13 @@ impl Control {
     /// # Errors
     /// When the kernel side cannot be told its targets.
     pub fn attach_tree(&mut self, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
-        for pid in target::descendants(self.root) {
-            self.add(pid, learn)?;
+        for (pid, role) in target::group(self.root, &is_server) {
+            self.add(pid, role, learn)?;
         }
         // A child born between the walk and its parent's becoming a target was seen by neither.
-        for pid in target::descendants(self.root) {
-            self.add(pid, learn)?;
+        let members: Vec<u32> = self.attacher.pids().collect();
+        for pid in members.into_iter().flat_map(target::descendants) {
+            self.add(pid, target::role::CHILD, learn)?;
         }
         Ok(())
     }
@@ -123,7 +153,7 @@ impl Control {
         match report {
             Report::Changed(_, Change::Forked { task }) => {
                 if target::is_process(task) {
-                    self.add(task, learn)?;
+                    self.add(task, target::role::CHILD, learn)?;
                 }
             }
             Report::Changed(pid, Change::Mapped) => drop(self.mapped.insert(pid)),
@@ -178,6 +208,7 @@ impl Control {
     pub fn sweep(&mut self, learn: &mut dyn FnMut(Input)) {
         self.attacher.kernel().flush_log();
         self.name_kernels(learn);
+        self.look_inside(learn);
         self.let_go(learn);
     }
 
@@ -210,7 +241,12 @@ impl Control {
     }
 
     /// Looks at the system for what correlation wants to know of it.
-    pub fn look(&mut self, wants: Wants, stacks: Vec<Sample>) {
+    pub fn look(&mut self, wants: Wants, stacks: Vec<Sample>, learn: &mut dyn FnMut(Input)) {
+        for (pid, model) in wants.models {
+            if let Some(kv_bytes) = target::kv_bytes(pid, &model) {
+                learn(Input::Shape { model, kv_bytes });
+            }
+        }
         for (pid, naming) in wants.names {
             self.learn_name(pid, naming);
         }
@@ -266,6 +302,12 @@ impl Control {
         self.members.values().cloned().collect()
     }
 
+    /// Whom this is about, for a view.
+    #[must_use]
+    pub fn whom(&self) -> Whom {
+        Whom { pid: self.root, server: self.server, detail: self.detail, members: self.members() }
+    }
+
     /// A kernel's name, if it has been looked for.
     #[must_use]
     pub fn name(&self, kernel: KernelKey) -> Name {
@@ -284,17 +326,18 @@ impl Control {
         }
     }
 
-    fn add(&mut self, pid: u32, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
+    fn add(&mut self, pid: u32, role: &'static str, learn: &mut dyn FnMut(Input)) -> Result<(), KernelError> {
         if self.attacher.has(pid) || target::require(pid).is_err() {
             return Ok(());
         }
         let identity = target::identity(pid);
         self.start_ticks.insert(pid, identity.start_ticks);
-        let role = if pid == self.root { "root" } else { "child" };
         self.members.insert(pid, Member { pid, comm: identity.comm.clone(), role, gpu: false });
         if self.server == "generic" {
             self.server = recognise(&identity);
         }
+        self.tell_server(learn);
+        self.tell_limits(&identity.command_line, learn);
         let resource = self.resource(pid);
         self.attacher.add(pid, &mut |learnt| learn(Input::Learnt(learnt, Arc::clone(&resource))))?;
         self.remember(pid);
@@ -334,7 +377,9 @@ impl Control {
         self.count(learn);
         self.attacher.remove(pid);
         self.names.forget(pid);
+        self.forget_inside(pid);
         self.mappings.remove(&pid);
+        self.fixed.retain(|(of, _), _| *of != pid);
         learn(Input::Gone { pid, time_ns: clock::monotonic_ns() });
         tracing::info!(pid, "process ended");
     }
@@ -371,6 +416,10 @@ impl Control {
             learn(Input::Named(named.map(|(function, name)| (key(function), short(name))).collect()));
         }
     }
+}
+
+fn is_server(identity: &Identity) -> bool {
+    known::is_server(&identity.comm, &identity.executable.to_string_lossy(), &identity.command_line)
 }
 
 fn recognise(identity: &Identity) -> &'static str {

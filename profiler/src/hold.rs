@@ -6,12 +6,12 @@
 //! for the look that the report causes.
 
 use crate::decode::{Body, Change, Event};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// The processes with probes ahead of their libraries.
 #[derive(Debug, Default)]
 pub struct Holds {
-    processes: HashMap<u32, Hold>,
+    processes: BTreeMap<u32, Hold>,
 }
 
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@
 //!  kernel                                   user space
 //!  probe ─► ring ─► receive ─► decode ─► correlate ─► span / metric ─► export
 //!    ▲                                       ▲
-//!  attach ◄── target (processes, libraries)  └──── http, server (requests, routes)
+//!  attach ◄── target (processes, libraries)  ├──── http, server (requests, routes)
+//!                                            └──── device (NVML, amdgpu)
 //!                                    symbol (kernel names), stack (who launches)
 //! ```
 //!
@@ -16,12 +17,14 @@
 pub mod attach;
 pub mod correlate;
 pub mod decode;
+pub mod device;
 pub mod export;
 pub mod h2;
 pub mod http;
 pub mod metric;
 pub mod probe;
 pub mod receive;
+pub mod record;
 pub mod server;
 pub mod span;
 pub mod stack;
@@ -33,7 +36,10 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod evidence;
+pub mod facts;
 mod hold;
+pub mod interned;
 pub mod pipeline;
 pub mod session;
 pub mod summary;

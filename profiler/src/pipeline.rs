@@ -5,24 +5,41 @@
 //!             thread                               thread │                      thread (tokio)
 //!                        control (this thread) ◄──reports─┘
 //!                          attach, names, view
+//! devices (thread) ──events_to_correlate──► correlate
 //! ```
 //! Shutdown goes with the data: probes out, ring drained, engine finished, exporters flushed, summary made.
+
+mod device_thread;
+mod export_thread;
+mod levels;
+mod recorder;
+mod replay;
+
+pub use replay::{Replayed, replay};
 
 use crate::account::{Own, Summary};
 use crate::attach::{Attacher, Kernel, KernelError};
 use crate::clock;
 use crate::config::Config;
 use crate::control::Control;
-use crate::export::{self, Batch, Exporter, Ledger};
+use crate::device::Targets;
+use crate::export::{self, Batch, Ledger};
+use crate::facts::{Ending, Facts};
 use crate::metric::{self, Registry};
 use crate::receive::{self, Received};
+use crate::record::{self, RecordError};
 use crate::session::{Input, Report, Session};
+use crate::span::model::Resource;
 use crate::summary;
 use crate::target::{self, ProcessError};
 use crate::view::View;
+use device_thread::DeviceThread;
+use export_thread::ExportThread;
+use recorder::{Recorder, header};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -41,6 +58,8 @@ const TICK: Duration = Duration::from_millis(200);
 const COUNT: Duration = Duration::from_secs(1);
 /// Between two sweeps over processes and names.
 const SWEEP: Duration = Duration::from_millis(500);
+/// Between two looks at what gpuspan tells of itself, where scrapes may ask for it at any time.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// Why an observation could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +73,12 @@ pub enum RunError {
     /// An exporter could not be set up.
     #[error(transparent)]
     Export(#[from] export::OpenError),
+    /// A recording could not be made.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A recording could not be read at all.
+    #[error(transparent)]
+    Read(#[from] record::ReadError),
     /// A thread could not be started, or a file not written.
     #[error("failed to {0}")]
     System(&'static str, #[source] std::io::Error),
@@ -71,24 +96,45 @@ pub struct Wishes<'a> {
     pub change_detail: &'a AtomicBool,
 }
 
+/// What an observation came to.
+#[derive(Debug)]
+pub struct Observed {
+    /// All that was counted.
+    pub summary: Summary,
+    /// Whether the recording is whole, if one was asked for.
+    pub recorded: Result<(), RunError>,
+}
+
 /// Observes until the duration is over, `stop` is set, or the target is gone.
 ///
 /// # Errors
 /// See [`RunError`]. Once probes are in place, trouble degrades the observation instead of ending it.
-pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summary, RunError> {
+pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Observed, RunError> {
     target::require(config.pid)?;
     let mut kernel = Kernel::load(&config.kernel)?;
     let ring = kernel.take_ring().ok_or(KernelError::Incomplete("EVENTS"))?;
     let mut control = Control::new(config.pid, Attacher::new(kernel), config.given.clone());
 
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(config.export.readers()));
     let root = control.resource(config.pid);
-    let session =
-        Session::new(Arc::clone(&registry), root, seed(), clock::unix_ns(), clock::unix_offset_ns());
+    let header = record::Header {
+        seed: seed(),
+        unix_ns: clock::unix_ns(),
+        unix_offset_ns: clock::unix_offset_ns(),
+        pid: config.pid,
+        resource: root.as_ref().clone(),
+        ..header()
+    };
+    let mut session =
+        Session::new(Arc::clone(&registry), root, header.seed, header.unix_ns, header.unix_offset_ns)
+            .with_traces(config.traces)
+            .with_compat(config.compat);
+    let recorder =
+        config.record.as_deref().map(|path| Recorder::start(path, header, &mut session)).transpose()?;
     let session = Arc::new(Mutex::new(session));
 
     let ledger = Arc::new(Ledger::default());
-    let exporter = ExportThread::start(config, &ledger)?;
+    let exporter = ExportThread::start(&config.export, &ledger, &registry)?;
     let (events_to_correlate, inputs) = sync_channel(EVENTS_TO_CORRELATE);
     let (reports_to_control, reports) = sync_channel(REPORTS);
     let missed = Arc::new(AtomicBool::new(false));
@@ -114,6 +160,9 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summa
     let mut send = |input| drop(events_to_correlate.send(input));
     control.set_detail(config.kernel.detail, &mut send)?;
     let attached = control.attach_tree(&mut send);
+    let targets = Arc::new(Targets::default());
+    targets.set(control.attacher.pids());
+    let devices = DeviceThread::start(&config.devices, &targets, events_to_correlate.clone())?;
     let ends = Ends {
         reports: &reports,
         missed: &missed,
@@ -122,13 +171,17 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summa
         session: &session,
         received: &received,
         ledger: &ledger,
+        own: &levels::own_resource(),
+        targets: &targets,
     };
     if attached.is_ok() {
-        ready(config)?;
+        ends.refresh(&control, clock::unix_ns());
+        ready(config, exporter.scraped_at)?;
         observe(config, wishes, &mut control, &mut send, &ends, view);
     }
     let window = start.elapsed();
 
+    devices.finish()?;
     // Probes out; what they sent is still in the ring.
     let detached = control.attacher.detach();
     let (bpf_run_ns, bpf_run_count) = control.attacher.kernel_ref().run_statistics();
@@ -141,20 +194,21 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summa
     drop(events_to_correlate);
     join("correlate", correlate)?;
     // Changes that were reported while shutting down want no action, kernels still want names.
-    look(&mut control, &session);
     let mut nowhere = |_| {};
+    look(&mut control, &session, &mut nowhere);
     for report in reports.try_iter() {
         if matches!(report, Report::Kernel(_)) {
             control.act(report, &mut nowhere)?;
         }
     }
     control.sweep(&mut nowhere);
-    ends.snapshot(&control);
+    let unix_ns = clock::unix_ns();
+    ends.snapshot(&control, unix_ns);
     exporter.finish()?;
     attached?;
     drained.map_err(|error| RunError::System("wait for the ring buffer", error))?;
 
-    let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+    let session = lock(&session);
     let counters = control.attacher.kernel_ref().counters();
     let own = Own {
         attach_ms: control.attacher.attach_time.as_secs_f64() * 1e3,
@@ -163,10 +217,15 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Summa
         bpf_run_count,
         ..Own::usage()
     };
-    let loss = summary::loss(&session, &counters, &received, &ledger);
-    let summary = summary::gather(&control, &session, loss, window, own);
+    let arrived = received.arrived();
+    let loss = summary::loss(&session, &counters, &arrived, &ledger);
+    let window_ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+    let ending = Ending { counters: Ending::numbers(&counters), arrived, window_ns, unix_ns, own };
+    let facts = Facts::of(&control, &session);
+    let summary = summary::gather(&facts, &session, loss, &ending);
     view.finish(&summary, &session);
-    Ok(summary)
+    let recorded = recorder.map_or(Ok(()), |recorder| recorder.finish(facts, ending));
+    Ok(Observed { summary, recorded })
 }
 
 /// What the controlling thread shares with the others.
@@ -178,23 +237,37 @@ struct Ends<'a> {
     session: &'a Mutex<Session>,
     received: &'a Received,
     ledger: &'a Ledger,
+    own: &'a Arc<Resource>,
+    targets: &'a Targets,
 }
 
 impl Ends<'_> {
     /// Hands a snapshot of all metrics to the exporters, gpuspan's own among them.
-    fn snapshot(&self, control: &Control) {
-        let now_ns = clock::unix_ns();
-        let counters = control.attacher.kernel_ref().counters();
-        let loss = {
-            let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-            summary::loss(&session, &counters, self.received, self.ledger)
-        };
-        let environment = |name: &str| std::env::var(name).ok();
-        let own = self.registry.target(&Arc::new(export::own_resource(environment)), now_ns);
-        metric::own(&own, &loss, &Own::usage(), control.attacher.coverage());
-        self.ledger.report(&own);
+    fn snapshot(&self, control: &Control, now_ns: u64) {
+        self.refresh(control, now_ns);
         self.exporter.sender.offer(Batch::Metrics(self.registry.snapshot(now_ns)));
     }
+
+    /// Brings gpuspan's own metrics up to date.
+    fn refresh(&self, control: &Control, now_ns: u64) {
+        let counters = control.attacher.kernel_ref().counters();
+        let (loss, traces, beyond) = {
+            let session = lock(self.session);
+            let loss = summary::loss(&session, &counters, &self.received.arrived(), self.ledger);
+            (loss, session.traces(), session.engine.forgotten())
+        };
+        let own = self.registry.target(self.own, now_ns);
+        metric::own(&own, &loss, &beyond, &levels::cost(control), control.attacher.coverage());
+        levels::itself(&own);
+        levels::processes(self.registry, control, self.session, now_ns);
+        metric::traces(&own, &traces);
+        self.ledger.report(&own);
+    }
+}
+
+/// Nothing under the lock can panic half-way, so a poisoned session is a whole one.
+fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The controlling thread's loop.
@@ -212,6 +285,7 @@ fn observe(
     let mut sweep = Every::new(SWEEP);
     let mut snapshot = Every::new(config.export.metric_interval);
     let mut count = Every::new(COUNT);
+    let mut refresh = Every::new(REFRESH);
     while !wishes.stop.load(Ordering::Acquire)
         && end.is_none_or(|end| Instant::now() < end)
         && !control.is_over()
@@ -232,11 +306,12 @@ fn observe(
         }
         if tick.is_due() {
             send(Input::Tick { now_ns: clock::monotonic_ns(), unix_offset_ns: clock::unix_offset_ns() });
-            let session = ends.session.lock().unwrap_or_else(PoisonError::into_inner);
-            view.show(control, &session, start.elapsed());
+            let session = lock(ends.session);
+            view.show(&control.whom(), &session, start.elapsed());
         }
         if sweep.is_due() {
-            look(control, ends.session);
+            ends.targets.set(control.attacher.pids());
+            look(control, ends.session, send);
             control.sweep(send);
         }
         if count.is_due() {
@@ -248,18 +323,20 @@ fn observe(
             tracing::warn!(error = %crate::chain(&error), "the detail level stays as it was");
         }
         if snapshot.is_due() {
-            ends.snapshot(control);
+            ends.snapshot(control, clock::unix_ns());
+        } else if ends.exporter.scraped_at.is_some() && refresh.is_due() {
+            ends.refresh(control, clock::unix_ns());
         }
     }
 }
 
 /// Lets the controlling thread look at the system for what correlation wants to know of it.
-fn look(control: &mut Control, session: &Mutex<Session>) {
+fn look(control: &mut Control, session: &Mutex<Session>, send: &mut dyn FnMut(Input)) {
     let (wants, stacks) = {
-        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut session = lock(session);
         (session.wants.fetch(), session.stacks.take_fresh())
     };
-    control.look(wants, stacks);
+    control.look(wants, stacks, send);
 }
 
 fn act(control: &mut Control, report: Report, send: &mut dyn FnMut(Input)) {
@@ -284,46 +361,13 @@ fn correlate(
                 missed.store(true, Ordering::Release);
             }
         };
-        let spans = session.lock().unwrap_or_else(PoisonError::into_inner).take(input, &mut report);
+        let spans = lock(session).take(input, &mut report);
         if !spans.is_empty() {
             spans_to_export.offer(Batch::Spans(spans));
         }
         if last {
             return;
         }
-    }
-}
-
-/// The thread with the tokio runtime of the exporters.
-struct ExportThread {
-    sender: export::Sender,
-    shutdown: tokio::sync::oneshot::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl ExportThread {
-    fn start(config: &Config, ledger: &Ledger) -> Result<Self, RunError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| RunError::System("start the exporters' runtime", error))?;
-        let exporter = runtime.block_on(Exporter::open(config.export.clone()))?;
-        let (sender, receiver) = export::queue(&config.export, ledger);
-        let (shutdown, asked) = tokio::sync::oneshot::channel();
-        let thread = spawn("export", move || {
-            runtime.block_on(exporter.run(receiver, async {
-                // Either word of the end will do: an answer, or that nobody is left to give one.
-                let _ = asked.await;
-            }));
-        })?;
-        Ok(Self { sender, shutdown, thread })
-    }
-
-    /// Flushes what is queued, within the exporters' own time limit.
-    fn finish(self) -> Result<(), RunError> {
-        drop(self.sender);
-        let _ = self.shutdown.send(());
-        join("export", self.thread)
     }
 }
 
@@ -362,10 +406,16 @@ fn join<T>(name: &'static str, thread: JoinHandle<T>) -> Result<T, RunError> {
     thread.join().map_err(|_| RunError::Panicked(name))
 }
 
-/// Tells whoever waits for it that the probes are in place.
-fn ready(config: &Config) -> Result<(), RunError> {
+/// Tells whoever waits for it that the probes are in place, and where scrapes are answered.
+fn ready(config: &Config, scraped_at: Option<SocketAddr>) -> Result<(), RunError> {
+    let url = scraped_at.map(|address| format!("http://{address}/metrics"));
+    if let Some(url) = &url {
+        tracing::info!(url, "metrics can be scraped");
+    }
     let Some(path) = &config.ready_file else { return Ok(()) };
-    std::fs::write(path, "ready\n").map_err(|error| RunError::System("write the ready file", error))
+    let line = url.map_or_else(String::new, |url| format!("prometheus {url}\n"));
+    std::fs::write(path, format!("ready\n{line}"))
+        .map_err(|error| RunError::System("write the ready file", error))
 }
 
 /// Random for each run: ids of different runs and machines must differ.

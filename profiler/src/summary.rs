@@ -1,25 +1,23 @@
 //! Gathers the summary from where each hop counts. In: the parts that counted. Out: [`Summary`] and [`Loss`].
 
 use crate::account::{
-    AskedFor, Beyond, Blind, Copies, CorrelateTerms, DecodeTerms, ExportTerms, GpuTime, KernelCount,
-    Launches, Loss, OutOfMemory, Own, ReceiveTerms, Reserved, StackCount, Stacks, Steps, Summary, Target,
+    AskedFor, Beyond, Copies, CorrelateTerms, DecodeTerms, EngineGauges, Engines, ExportTerms, GpuTime,
+    KernelCount, Launches, Loss, OutOfMemory, ReceiveTerms, StackCount, Stacks, Steps, Summary,
 };
-use crate::control::Control;
-use crate::correlate::MemoryTotals;
+use crate::correlate::{GpuTimes, MemoryTotals};
 use crate::export::Ledger;
+use crate::facts::{Arrived, Called, Ending, Facts, TOP_STACKS};
+use crate::interned;
 use crate::probe::{self, Direction};
-use crate::receive::Received;
 use crate::session::Session;
-use crate::symbol::{self, Name};
+use crate::symbol;
 use profiler_common::counter::Counters;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The summary of an observation that took `window`.
 #[must_use]
-pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration, own: Own) -> Summary {
+pub fn gather(facts: &Facts, session: &Session, loss: Loss, ending: &Ending) -> Summary {
     let engine = &session.engine;
     let totals = engine.totals();
     let work = &totals.work;
@@ -27,53 +25,83 @@ pub fn gather(control: &Control, session: &Session, loss: Loss, window: Duration
         (direction.name(), Copies { count: *count, bytes: *bytes })
     };
     Summary {
-        window_s: window.as_secs_f64(),
-        target: Target { pid: control.root(), processes: control.members(), server: control.server },
+        window_s: Duration::from_nanos(ending.window_ns).as_secs_f64(),
+        target: facts.target.clone(),
         calls: totals.calls().map(|(symbol, count)| (symbol.to_owned(), count)).collect(),
-        launches: launches(control, session),
+        launches: launches(facts, session),
         copies: Direction::ALL.into_iter().zip(&work.copies).map(direction).collect(),
         memory: memory(session),
-        reservations: reservations(control),
+        reservations: facts.reservations.clone(),
         sets: Copies { count: work.sets.0, bytes: work.sets.1 },
         collectives: collectives(session),
         failures: failures(session),
         out_of_memory: out_of_memory(session),
         counted: totals.counted,
-        stacks: stacks(control, session),
-        beyond: beyond(control, session),
+        stacks: stacks(facts, session),
+        beyond: beyond(facts, session),
         requests: session.requests.clone(),
+        traces: session.traces(),
         connections: engine.connections().counts(),
-        blind: control.blind.iter().map(|(pid, reason)| Blind { pid: *pid, reason }).collect(),
+        blind: facts.blind.clone(),
+        engines: engines(session),
         steps: Steps {
             total: totals.steps,
             gpu_ns: GpuTime {
                 bounded_lo: totals.gpu_lo_ns,
                 bounded_hi: totals.gpu_hi_ns,
+                estimated: totals.gpu_ns,
                 ..GpuTime::default()
             },
-            unattributed_ns: totals.unattributed_ns,
-            unattributed_launches: totals.unattributed_launches,
+            unattributed_ns: engine.rides().unattributed_ns,
+            unattributed_launches: engine.rides().unattributed_launches,
+            iterations: engine.rides(),
+            times: times(session),
         },
+        devices: session.devices.account(),
         loss,
-        coverage: control.attacher.coverage().cloned().collect(),
-        own,
+        coverage: facts.coverage.clone(),
+        own: ending.own,
+        recording: None,
+    }
+}
+
+fn times(session: &Session) -> BTreeMap<u32, BTreeMap<String, GpuTimes>> {
+    let mut times: BTreeMap<u32, BTreeMap<String, GpuTimes>> = BTreeMap::new();
+    for ((pid, device), of) in session.engine.gpu_times() {
+        let device = device.map_or_else(|| "unknown".to_owned(), |device| device.to_string());
+        times.entry(pid).or_default().insert(device, of);
+    }
+    times
+}
+
+fn engines(session: &Session) -> Engines {
+    let inside = session.engine.inside();
+    let counts = inside.counts();
+    let gauges = inside.gauges().map(|(pid, gauges)| EngineGauges {
+        pid,
+        engine: gauges.engine,
+        running: gauges.running,
+        waiting: gauges.waiting,
+        kv_usage: gauges.kv_usage,
+    });
+    Engines {
+        adapters: inside.speakers().collect(),
+        steps: counts.steps,
+        failed_steps: counts.failed_steps,
+        members: counts.members,
+        tokens: counts.tokens,
+        preemptions: counts.preemptions,
+        gauges: gauges.collect(),
+        joined: counts.joined.iter().map(|(evidence, count)| (evidence.name(), *count)).collect(),
+        unjoined: counts.unjoined,
+        agreed: counts.agreed,
+        disagreed: counts.disagreed,
     }
 }
 
 /// By account; what is on one account from several processes is summed.
 fn memory(session: &Session) -> BTreeMap<String, MemoryTotals> {
     session.engine.memory().map(|(account, totals)| (account.name(), *totals)).collect()
-}
-
-fn reservations(control: &Control) -> Vec<Reserved> {
-    let each = control.reserved.iter().map(|((library, device), reserved)| Reserved {
-        library: library.clone(),
-        device: *device,
-        ..reserved.clone()
-    });
-    let mut all: Vec<_> = each.collect();
-    all.sort_by_key(|reserved| std::cmp::Reverse(reserved.bytes));
-    all
 }
 
 fn collectives(session: &Session) -> BTreeMap<&'static str, Copies> {
@@ -103,51 +131,46 @@ fn out_of_memory(session: &Session) -> OutOfMemory {
     OutOfMemory { count: failures.times_out_of_memory, last: last.collect() }
 }
 
-fn beyond(control: &Control, session: &Session) -> Beyond {
-    let names = control.name_counts();
+fn beyond(facts: &Facts, session: &Session) -> Beyond {
     Beyond {
         batches_cut: session.engine.cut_batches(),
-        names_dropped: names.dropped,
-        handles_reused: names.reused,
-        looks_dropped: session.wants.beyond,
+        names_dropped: facts.names_dropped,
+        handles_reused: facts.handles_reused,
+        looks_dropped: facts.looks_dropped,
+        tables: session.engine.forgotten(),
     }
 }
 
-/// Stacks that the summary tells one by one.
-const TOP_STACKS: usize = 200;
-
-fn stacks(control: &Control, session: &Session) -> Stacks {
+fn stacks(facts: &Facts, session: &Session) -> Stacks {
     let counts = session.stacks.counts();
     let top = counts.iter().take(TOP_STACKS).map(|(sample, count)| StackCount {
         count: *count,
-        kernel: match control.name(sample.kernel) {
-            Name::Known(kernel) => kernel.short.to_string(),
-            Name::Unknown(_) => format!("{:#x}", sample.kernel.function),
-        },
-        frames: sample
-            .frames
-            .iter()
-            .rev()
-            .map(|address| control.symbolizer.name(sample.kernel.pid, *address).to_string())
-            .collect(),
+        kernel: facts.short(sample.kernel),
+        frames: sample.frames.iter().rev().map(|address| facts.frame(sample.kernel.pid, *address)).collect(),
     });
     let samples = counts.iter().map(|(_, count)| count).sum::<u64>() + session.stacks.beyond;
     Stacks { samples, beyond: session.stacks.beyond, top: top.collect() }
 }
-/// Name and symbol of a kernel. One that was learnt in two ways is one row.
-type Row = (String, Option<Arc<str>>);
+/// Why a kernel has no name in the replay of a recording that was cut off.
+const NOT_LOOKED_UP: &str = "recording_cut";
 
-fn launches(control: &Control, session: &Session) -> Launches {
+/// Name and symbol of a kernel. One that was learnt in two ways is one row.
+type Row = (String, Option<String>);
+
+fn launches(facts: &Facts, session: &Session) -> Launches {
     let totals = session.engine.totals();
     // One kernel is one row, also where two processes launched it; an unnamed handle means something in its process.
     let mut by_name: BTreeMap<Row, (&'static str, u64, u64)> = BTreeMap::new();
     let mut unnamed = totals.uncounted_kernels;
     for (kernel, (direct, nodes)) in &totals.work.kernels {
-        let (row, evidence) = match control.name(*kernel) {
-            Name::Known(known) => ((known.short.to_string(), Some(known.symbol)), known.evidence.name()),
-            Name::Unknown(reason) => {
+        let handle = || (format!("{:#x}", kernel.function), None);
+        let (row, evidence) = match facts.kernels.get(kernel) {
+            Some(Called { name: Some((short, symbol)), evidence }) => {
+                ((short.clone(), Some(symbol.clone())), *evidence)
+            }
+            nameless => {
                 unnamed += direct + nodes;
-                ((format!("{:#x}", kernel.function), None), reason.name())
+                (handle(), nameless.map_or(NOT_LOOKED_UP, |called| called.evidence))
             }
         };
         let counts = by_name.entry(row).or_insert((evidence, 0, 0));
@@ -159,7 +182,7 @@ fn launches(control: &Control, session: &Session) -> Launches {
         .map(|((name, symbol), (evidence, count, graph_count))| KernelCount {
             name,
             full: symbol.as_deref().map(symbol::demangle),
-            symbol: symbol.map(|symbol| symbol.to_string()),
+            symbol,
             count,
             graph_count,
             evidence,
@@ -180,8 +203,7 @@ fn launches(control: &Control, session: &Session) -> Launches {
 
 /// Every term of the loss equations as it stands; they balance once everything has come to rest.
 #[must_use]
-pub fn loss(session: &Session, counters: &[Counters], received: &Received, ledger: &Ledger) -> Loss {
-    let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+pub fn loss(session: &Session, counters: &[Counters], arrived: &Arrived, ledger: &Ledger) -> Loss {
     let totals = session.engine.totals();
     let export = ledger.accounts().into_iter().filter_map(|(destination, signal, account)| {
         let tally = account.tally();
@@ -197,15 +219,19 @@ pub fn loss(session: &Session, counters: &[Counters], received: &Received, ledge
         kernel: Loss::kernel_terms(counters),
         receive: ReceiveTerms {
             submitted: counters.iter().map(|family| family.submitted).sum(),
-            received: load(&received.records),
+            received: arrived.records,
         },
         decode: DecodeTerms {
-            received: load(&received.records),
-            decoded: load(&received.decoded),
-            rejected: received.rejected().map(|(reason, count)| (reason.name(), count)).collect(),
+            received: arrived.records,
+            decoded: arrived.decoded,
+            rejected: arrived
+                .rejected
+                .iter()
+                .map(|(reason, count)| (interned::keep(reason), *count))
+                .collect(),
         },
         correlate: CorrelateTerms {
-            decoded: load(&received.decoded),
+            decoded: arrived.decoded,
             joined: totals.joined,
             pending: 0,
             expired: BTreeMap::new(),

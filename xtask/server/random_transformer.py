@@ -1,4 +1,4 @@
-"""Writes a small random model and its tokenizer for `transformers serve`: `random_transformer.py DIR`.
+"""Writes a small random model and its tokenizer for `transformers serve` and vLLM: `random_transformer.py DIR [WIDTH]`.
 
 As with `random_gguf.py` the words mean nothing; every token is a visible word.
 """
@@ -25,14 +25,14 @@ def tokenizer():
     return fast
 
 
-def main(folder):
+def main(folder, width=64):
     # A fixed seed: the same weights on every machine.
     torch.manual_seed(20)
     words = tokenizer()
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -45,4 +45,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -2,7 +2,6 @@
 #![expect(clippy::print_stdout, reason = "a developer's tool talks on its standard output")]
 
 mod bench;
-mod collector;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -12,7 +11,7 @@ mod tidy;
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::server;
+use xtask::{backend, collector, dashboards, server};
 
 /// gpuspan's build, test and measuring commands.
 #[derive(Parser)]
@@ -36,6 +35,10 @@ enum Command {
     Server(server::Args),
     /// Build a real OpenTelemetry Collector from Debian packages, for tests.
     Collector(collector::Args),
+    /// Fetch a real backend (VictoriaMetrics, Prometheus, promtool, Compose) from Debian and print its path, for tests.
+    Backend(backend::Args),
+    /// Write the dashboards, the rules and the page about them from the catalogue of metrics, or check them.
+    Dashboards(dashboards::Args),
 }
 
 fn main() -> Result<()> {
@@ -49,5 +52,7 @@ fn main() -> Result<()> {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Collector(args) => collector::run(&args),
+        Command::Backend(args) => backend::run(&args),
+        Command::Dashboards(args) => dashboards::run(&args),
     }
 }

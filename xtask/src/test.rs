@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn usual(tally: &mut Tally) -> Result<bool> {
     tidy::check()?;
-    if let Err(error) = crate::collector::path() {
+    if let Err(error) = xtask::collector::path() {
         println!("the collector cannot be had, its test will be skipped: {error:#}");
     }
     let mut well = cargo_test(&["--workspace", "--exclude", "e2e"], &[], &[], tally)?;
@@ -88,7 +88,10 @@ fn usual(tally: &mut Tally) -> Result<bool> {
 fn servers(name: Option<&str>, tally: &mut Tally) -> Result<bool> {
     let (targets, name): (&[&str], _) = match name {
         Some("protocols") => (&["--package", "e2e", "--test", "protocols"], None),
-        name => (&["--package", "e2e", "--test", "servers", "--test", "protocols"], name),
+        Some("engines") => (&["--package", "e2e", "--test", "engines"], None),
+        name => {
+            (&["--package", "e2e", "--test", "servers", "--test", "protocols", "--test", "engines"], name)
+        }
     };
     let arguments: Vec<&str> = name.into_iter().chain(["--test-threads=1"]).collect();
     cargo_test(targets, &arguments, &[("GPUSPAN_SERVERS", "1")], tally)

@@ -7,6 +7,7 @@ mod call;
 mod count;
 mod launch;
 mod process;
+mod server;
 mod socket;
 mod tls;
 
@@ -16,6 +17,10 @@ pub use call::{
 pub use count::{Burst, Count, CountKey, Settings, Thread, counted, detail};
 pub use launch::Launch;
 pub use process::{Process, change};
+pub use server::{
+    BATCH_CLASSES, Batch, BatchLayout, ELEMENT_WORDS, LAYOUTS, LIST_CLASSES, List, MESSAGE_CLASSES, Message,
+    RING_CHUNKS, Ring, batch, way,
+};
 pub use socket::{PAYLOAD_CLASSES, SocketData, SocketEnd, SocketOpen, direction, end_reason};
 pub use tls::{TlsSession, tie};
 
@@ -47,6 +52,12 @@ pub mod kind {
     pub const BURST: u32 = 12;
     /// [`super::TlsSession`].
     pub const TLS_SESSION: u32 = 13;
+    /// [`super::Message`], followed by its bytes.
+    pub const MESSAGE: u32 = 14;
+    /// [`super::Batch`], followed by its runs.
+    pub const BATCH: u32 = 15;
+    /// [`super::List`], followed by its words.
+    pub const LIST: u32 = 16;
 }
 
 /// What every record opens with.

@@ -103,6 +103,13 @@ impl Frame {
         }
     }
 
+    /// Where the structure lies that is passed by value as the second argument: of one of more than 16 bytes the caller
+    /// makes a copy and passes its address (AAPCS64, section 6.8.2).
+    #[inline(always)]
+    pub fn by_value(&self) -> u64 {
+        self.args[1]
+    }
+
     /// `cudaMalloc3D(pitched*, cudaExtent)`: a structure of more than 16 bytes comes as the address of a copy.
     #[inline(always)]
     pub fn malloc_3d(&self) -> Option<[u64; 6]> {

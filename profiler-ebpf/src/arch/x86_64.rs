@@ -121,6 +121,12 @@ impl Frame {
         Some([pointer, width, height, depth, stream, pitch])
     }
 
+    /// Where the first structure that is passed by value lies: one of more than 16 bytes is copied onto the stack.
+    #[inline(always)]
+    pub fn by_value(&self) -> u64 {
+        self.stack + 8
+    }
+
     /// Return address: no probe stands behind an instruction that moves rsp, so it is always on top.
     #[inline(always)]
     pub fn caller(&self) -> Option<u64> {

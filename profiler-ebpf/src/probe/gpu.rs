@@ -5,9 +5,9 @@
 
 mod count;
 mod launch;
-mod name;
+pub(super) mod name;
 mod stack;
-mod wide;
+pub(super) mod wide;
 
 pub use count::thread_gone;
 
@@ -78,19 +78,7 @@ pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
         }
         return 0;
     }
-    let key = key(task, cookie);
-    let Some(held) = IN_FLIGHT.get_ptr(key) else {
-        // The mark goes first when the probes are taken out. From then on entries may be gone where returns are
-        // not yet, and such calls are no loss: nobody observes the process any more.
-        if is_target(task.tgid) {
-            tally.map_full();
-        }
-        return 0;
-    };
-    // SAFETY: the entry belongs to this thread, which is here and nowhere else.
-    let held = unsafe { *held };
-    // An entry that is gone already is no loss: it has been read.
-    let _ = IN_FLIGHT.remove(key);
+    let Some(held) = take_held(tally, task, cookie) else { return 0 };
     let over = cookie.capture == capture::ENDS || cookie.capture == capture::BEGINS && result != 0;
     if over {
         count::capture_ended(task.tgid);
@@ -105,8 +93,27 @@ pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// What the entry of the call that returns left behind.
 #[inline(always)]
-fn done(tally: Tally, task: Task, cookie: Cookie, held: &InFlight, result: i64) {
+pub(super) fn take_held(tally: Tally, task: Task, cookie: Cookie) -> Option<InFlight> {
+    let key = key(task, cookie);
+    let Some(held) = IN_FLIGHT.get_ptr(key) else {
+        // The mark goes first when the probes are taken out. From then on entries may be gone where returns are
+        // not yet, and such calls are no loss: nobody observes the process any more.
+        if is_target(task.tgid) {
+            tally.map_full();
+        }
+        return None;
+    };
+    // SAFETY: the entry belongs to this thread, which is here and nowhere else.
+    let held = unsafe { *held };
+    // An entry that is gone already is no loss: it has been read.
+    let _ = IN_FLIGHT.remove(key);
+    Some(held)
+}
+
+#[inline(always)]
+pub(super) fn done(tally: Tally, task: Task, cookie: Cookie, held: &InFlight, result: i64) {
     let InFlight { entered_ns, caller, args } = *held;
     let out = [word(&args, cookie.out, 0), second(&args, cookie.second)];
     if cookie.shape == shape::NAMED && result == 0 {
@@ -155,13 +162,13 @@ fn arguments(cookie: Cookie, frame: &Frame) -> Option<(u64, [u64; 6])> {
 }
 
 #[inline(always)]
-fn key(task: Task, cookie: Cookie) -> InFlightKey {
+pub(super) fn key(task: Task, cookie: Cookie) -> InFlightKey {
     InFlightKey { pid_tgid: task.both(), api: u64::from(cookie.api) }
 }
 
 /// The word that lies `behind` where an argument points, or 0 when there is no such argument.
 #[inline(always)]
-fn word(args: &[u64; 6], which: u8, behind: u64) -> u64 {
+pub(super) fn word(args: &[u64; 6], which: u8, behind: u64) -> u64 {
     match argument(args, which) {
         0 => 0,
         address => read_user(address + behind).unwrap_or(0),
@@ -179,7 +186,7 @@ fn second(args: &[u64; 6], second: u8) -> u64 {
 /// The argument of this position, or 0 when there is none. Spelt out, because the verifier loses track of an index
 /// into an array.
 #[inline(always)]
-fn argument([a, b, c, d, e, f]: &[u64; 6], which: u8) -> u64 {
+pub(super) fn argument([a, b, c, d, e, f]: &[u64; 6], which: u8) -> u64 {
     match which {
         0 => *a,
         1 => *b,

@@ -3,5 +3,6 @@
 mod gpu;
 mod payload;
 mod process;
+mod server;
 mod socket;
 mod tls;

@@ -3,17 +3,19 @@
 //! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
 //! attached and no target yet: until a pid's bit is set, nothing is sent.
 
-use super::multi::{self, MultiError, MultiPrograms};
-use super::settings::{Detail, KernelSettings, LinkKind};
+use super::hooks::{attach_processes, attach_sockets};
+use super::multi::{self, MultiError};
+use super::programs::MultiPrograms;
+use super::settings::{Adapters, Detail, KernelSettings, LinkKind};
 use super::targets::Targets;
 use crate::decode::Burst;
-use crate::probe::Results;
+use crate::probe::{self, Results};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint, UProbe};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::programs::{ProgramError, UProbe};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use profiler_common::counter::{Counters, family};
-use profiler_common::event::{Count, CountKey, Settings, Thread, detail};
+use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Thread, detail};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Session, SessionKey, Stream, WISHES, Wish, map};
 use std::path::Path;
 
@@ -69,12 +71,15 @@ pub struct Kernel {
     /// The system call hook in use.
     pub socket_hook: &'static str,
     results: Results,
+    adapters: Adapters,
     settings: Settings,
 }
 
 struct Tables {
     counters: PerCpuArray<MapData, CountersPod>,
     targets: Targets,
+    /// Programs that are loaded later must find it.
+    _target_bits: aya::maps::Map,
     wishes: Array<MapData, WishPod>,
     sessions: HashMap<MapData, SessionKeyPod, SessionPod>,
     descriptors: HashMap<MapData, DescriptorPod, u64>,
@@ -83,6 +88,9 @@ struct Tables {
     counts: PerCpuHashMap<MapData, CountKeyPod, CountPod>,
     threads: HashMap<MapData, u64, ThreadPod>,
     capturing: HashMap<MapData, u32, u64>,
+    layouts: Array<MapData, LayoutPod>,
+    rings: HashMap<MapData, u32, RingPod>,
+    idle_receives: HashMap<MapData, u32, u64>,
 }
 
 macro_rules! pod {
@@ -96,7 +104,8 @@ macro_rules! pod {
 }
 pod!(
     CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream, SettingsPod of Settings,
-    WishPod of Wish, SessionKeyPod of SessionKey, SessionPod of Session, CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread
+    WishPod of Wish, SessionKeyPod of SessionKey, SessionPod of Session, CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread,
+    LayoutPod of BatchLayout, RingPod of Ring
 );
 
 /// The target group of this observation in the table of settings.
@@ -110,8 +119,14 @@ pub(super) const LEAVE: &str = "gpu_leave";
 pub(super) const TLS_ENTER: &str = "tls_enter";
 /// Return program of the probes on TLS libraries.
 pub(super) const TLS_LEAVE: &str = "tls_leave";
+/// Entry program of the probes on model servers.
+pub(super) const SERVER_ENTER: &str = "server_enter";
+/// Return program of the probes on model servers.
+pub(super) const SERVER_LEAVE: &str = "server_leave";
+/// Loaded in any case.
+const ALWAYS: [&str; 2] = [ENTER, LEAVE];
 /// All of them.
-const UPROBES: [&str; 4] = [ENTER, LEAVE, TLS_ENTER, TLS_LEAVE];
+const UPROBES: [&str; 6] = [ENTER, LEAVE, TLS_ENTER, TLS_LEAVE, SERVER_ENTER, SERVER_LEAVE];
 
 impl Kernel {
     /// Loads the object and attaches the socket and process hooks.
@@ -153,9 +168,11 @@ impl Kernel {
             log,
             socket_hook,
             results: settings.results,
+            adapters: settings.adapters,
             settings: Settings { stack_every: settings.stack_every, ..Settings::default() },
         };
         kernel.set_detail(settings.detail)?;
+        kernel.set_layouts(probe::LAYOUTS)?;
         Ok(kernel)
     }
 
@@ -163,6 +180,12 @@ impl Kernel {
     #[must_use]
     pub fn results(&self) -> Results {
         self.results
+    }
+
+    /// Whether servers are listened to inside.
+    #[must_use]
+    pub fn listens_inside(&self) -> bool {
+        self.adapters == Adapters::Auto
     }
 
     /// Changes how much is sent, from the next call on.
@@ -177,6 +200,27 @@ impl Kernel {
         };
         let set = self.tables.settings.set(u32::from(GROUP), SettingsPod(self.settings), 0);
         set.map_err(|error| KernelError::Table(map::SETTINGS, error))
+    }
+
+    /// Says how opaque batches lie.
+    fn set_layouts(&mut self, layouts: &[BatchLayout]) -> Result<(), KernelError> {
+        for (number, layout) in (0u32..).zip(layouts) {
+            let set = self.tables.layouts.set(number, LayoutPod(*layout), 0);
+            set.map_err(|error| KernelError::Table(map::LAYOUTS, error))?;
+        }
+        Ok(())
+    }
+
+    /// Follows a ring that a process writes.
+    pub fn follow_ring(&mut self, pid: u32, ring: Ring) {
+        // Without room for it the ring is not followed: less is known, and nothing is wrong.
+        let _ = self.tables.rings.insert(pid, RingPod(ring), 0);
+    }
+
+    /// Receives of a process that found nothing, so far.
+    #[must_use]
+    pub fn idle_receives(&self, pid: u32) -> u64 {
+        self.tables.idle_receives.get(&pid, 0).unwrap_or(0)
     }
 
     /// What has been counted in the kernel, summed over CPUs.
@@ -228,7 +272,11 @@ impl Kernel {
     /// # Errors
     /// When the object lacks it.
     pub fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, KernelError> {
-        program(&mut self.ebpf, name)
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| KernelError::Hook { hook: name, source: Box::new(source) })?;
+        }
+        Ok(program)
     }
 
     /// Makes a process a target of the socket and process hooks, or ends that.
@@ -279,13 +327,15 @@ impl Kernel {
         }
         // Most processes never captured.
         let _ = self.tables.capturing.remove(&pid);
+        let _ = self.tables.rings.remove(&pid);
+        let _ = self.tables.idle_receives.remove(&pid);
     }
 
     /// Time in the uprobe programs, nanoseconds, and how often they ran; 0 unless the kernel keeps statistics.
     #[must_use]
     pub fn run_statistics(&self) -> (u64, u64) {
         let Some(programs) = &self.multi else { return (0, 0) };
-        let each = UPROBES.into_iter().filter_map(|name| programs.get(name).ok()?.statistics().ok());
+        let each = UPROBES.into_iter().filter_map(|name| programs.loaded(name)?.statistics().ok());
         each.fold((0, 0), |(time, count), one| (time + one.run_time_ns, count + one.run_count))
     }
 
@@ -318,10 +368,12 @@ impl Tables {
         ) -> Result<T, KernelError> {
             T::try_from(take(ebpf, name)?).map_err(|error| KernelError::Table(name, error))
         }
+        let target_bits = take(ebpf, map::TARGETS)?;
         Ok(Self {
             counters: table(ebpf, map::COUNTERS)?,
-            targets: Targets::map(&take(ebpf, map::TARGETS)?, target_words())
+            targets: Targets::map(&target_bits, target_words())
                 .map_err(|error| KernelError::Table(map::TARGETS, error))?,
+            _target_bits: target_bits,
             wishes: table(ebpf, map::WISHES)?,
             sessions: table(ebpf, map::SESSIONS)?,
             descriptors: table(ebpf, map::DESCRIPTORS)?,
@@ -330,6 +382,9 @@ impl Tables {
             counts: table(ebpf, map::COUNTS)?,
             threads: table(ebpf, map::THREADS)?,
             capturing: table(ebpf, map::CAPTURING)?,
+            layouts: table(ebpf, map::LAYOUTS)?,
+            rings: table(ebpf, map::RINGS)?,
+            idle_receives: table(ebpf, map::IDLE_RECEIVES)?,
         })
     }
 }
@@ -338,7 +393,7 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelErr
     ebpf.take_map(name).ok_or(KernelError::Incomplete(name))
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
@@ -362,56 +417,13 @@ fn load_uprobes(
         }
     };
     if wants_multi {
-        return Ok(Some(MultiPrograms::load(object, ebpf, &UPROBES)?));
+        return Ok(Some(MultiPrograms::load(object, ebpf, &UPROBES, &ALWAYS)?));
     }
-    for name in UPROBES {
+    for name in ALWAYS {
         let program: &mut UProbe = program(ebpf, name)?;
         program.load().map_err(|source| KernelError::Hook { hook: name, source: Box::new(source) })?;
     }
     Ok(None)
-}
-
-/// `tp_btf` where the kernel has it, else the raw tracepoint; the name of the one in use.
-fn attach_sockets(ebpf: &mut Ebpf, raw_only: bool) -> Result<&'static str, KernelError> {
-    if !raw_only {
-        match attach_socket_btf(ebpf) {
-            Ok(()) => return Ok("tp_btf/sys_exit"),
-            Err(error) => {
-                tracing::info!(error = %format_args!("{error:#}"), "using the raw tracepoint for sockets")
-            }
-        }
-    }
-    const HOOK: &str = "socket_exit_raw";
-    let hook = |source| KernelError::Hook { hook: HOOK, source: Box::new(source) };
-    let program: &mut RawTracePoint = program(ebpf, HOOK)?;
-    program.load().map_err(hook)?;
-    program.attach("sys_exit").map_err(hook)?;
-    Ok("raw_tp/sys_exit")
-}
-
-fn attach_socket_btf(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    let btf = Btf::from_sys_fs()?;
-    let program: &mut BtfTracePoint = program(ebpf, "socket_exit")?;
-    program.load("sys_exit", &btf)?;
-    program.attach()?;
-    Ok(())
-}
-
-/// Programs of the process hooks, and the category and name of their tracepoints.
-const PROCESS_HOOKS: [(&str, &str, &str); 3] = [
-    ("process_fork", "task", "task_newtask"),
-    ("process_exec", "sched", "sched_process_exec"),
-    ("process_exit", "sched", "sched_process_exit"),
-];
-
-fn attach_processes(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    for (name, category, tracepoint) in PROCESS_HOOKS {
-        let error = |source| KernelError::Hook { hook: tracepoint, source: Box::new(source) };
-        let program: &mut TracePoint = program(ebpf, name)?;
-        program.load().map_err(error)?;
-        program.attach(category, tracepoint).map_err(error)?;
-    }
-    Ok(())
 }
 
 /// Words of the table of targets: one bit a pid.

@@ -4,12 +4,13 @@
 //! both (NCCL), or is of no interest. What cannot be probed is data as well, with the reason.
 
 use super::elf::{self, Elf, ElfError, Kind};
+use super::linked;
 use super::runtime::{self, Linked};
 use super::site::{self, Cost, Machine, Site};
-use super::tls;
+use crate::interned::{self, Name};
 use crate::probe::{self, Layer};
 use crate::target;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -27,7 +28,7 @@ pub struct Point {
 }
 
 /// Why a function is worth a remark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
     /// This version of the library does not have it.
@@ -39,23 +40,27 @@ pub enum Group {
 }
 
 /// A function that is not probed, or at a price.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// Its name.
-    pub symbol: &'static str,
+    #[serde(deserialize_with = "interned::one")]
+    pub symbol: Name,
     /// Of which kind the reason is.
     pub group: Group,
     /// Why.
-    pub reason: &'static str,
+    #[serde(deserialize_with = "interned::one")]
+    pub reason: Name,
 }
 
 /// A name of a function that is probed under another name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
     /// The name.
-    pub symbol: &'static str,
+    #[serde(deserialize_with = "interned::one")]
+    pub symbol: Name,
     /// The name under which its calls are counted.
-    pub counted_as: &'static str,
+    #[serde(deserialize_with = "interned::one")]
+    pub counted_as: Name,
 }
 
 /// What a file is to the profiler. Serialised in words.
@@ -67,6 +72,8 @@ pub enum Role {
     LinkedRuntime,
     /// It has a TLS library linked into it, with symbols.
     LinkedTls,
+    /// It has a library that servers are made of linked into it, with symbols.
+    LinkedServer(Layer),
     /// It has device code, and neither imports the CUDA runtime nor has symbols of one.
     StrippedRuntime,
 }
@@ -134,9 +141,13 @@ pub fn inspect(path: &Path, named: impl Into<Option<Layer>>) -> Result<Library, 
         let major = name.and_then(major).filter(|_| layer == Layer::Runtime);
         library.choose(&elf, layer, major, &exports(&elf, layer, major));
     }
-    if !matches!(layer, Some(Layer::Runtime | Layer::Driver | Layer::Tls)) {
+    if layer.is_none_or(|layer| layer == Layer::Nccl) {
         library.add_linked(&elf, runtime::find(&elf, &needed));
-        library.add_tls(&elf, &tls::linked(&elf));
+        for (layer, found) in linked::find(&elf) {
+            let tls = layer == Layer::Tls;
+            library.roles.push(if tls { Role::LinkedTls } else { Role::LinkedServer(layer) });
+            library.choose(&elf, layer, None, &found);
+        }
     }
     Ok(library)
 }
@@ -212,6 +223,17 @@ impl Library {
         !self.roles.is_empty()
     }
 
+    /// Whether it is nothing but what servers are made of.
+    #[must_use]
+    pub fn is_of_servers(&self) -> bool {
+        let is = |role: &Role| match role {
+            Role::Shared(layer) => layer.family() == probe::Family::Server,
+            Role::LinkedServer(_) => true,
+            _ => false,
+        };
+        !self.roles.is_empty() && self.roles.iter().all(is)
+    }
+
     /// Functions whose probes cost this.
     #[must_use]
     pub fn count(&self, cost: Cost) -> usize {
@@ -265,13 +287,6 @@ impl Library {
         self.missing.push(Missing { symbol, group, reason });
     }
 
-    fn add_tls(&mut self, elf: &Elf, found: &[Found]) {
-        if !found.is_empty() {
-            self.roles.push(Role::LinkedTls);
-            self.choose(elf, Layer::Tls, None, found);
-        }
-    }
-
     fn add_linked(&mut self, elf: &Elf, linked: Linked) {
         match linked {
             Linked::None => {}
@@ -315,7 +330,11 @@ impl Role {
     /// Whether it has to do with a GPU.
     #[must_use]
     pub fn is_gpu(self) -> bool {
-        !matches!(self, Self::Shared(Layer::Tls) | Self::LinkedTls)
+        match self {
+            Self::Shared(layer) => layer.is_gpu(),
+            Self::LinkedTls | Self::LinkedServer(_) => false,
+            Self::LinkedRuntime | Self::StrippedRuntime => true,
+        }
     }
 
     /// What the file is, in words.
@@ -326,7 +345,15 @@ impl Role {
             Self::Shared(Layer::Driver) => "CUDA driver",
             Self::Shared(Layer::Nccl) => "NCCL",
             Self::Shared(Layer::Tls) => "TLS library",
+            Self::Shared(Layer::Zmq) => "message queue",
+            Self::Shared(Layer::Llama) => "llama.cpp",
+            Self::Shared(Layer::LlamaServer) => "llama.cpp's server",
+            Self::Shared(Layer::Triton) => "Triton's core",
+            Self::Shared(Layer::TritonBackend) => "Triton backend",
             Self::LinkedTls => "linked-in TLS library",
+            Self::LinkedServer(Layer::Zmq) => "linked-in message queue",
+            Self::LinkedServer(Layer::LlamaServer) => "linked-in server of llama.cpp",
+            Self::LinkedServer(_) => "linked-in llama.cpp",
             Self::LinkedRuntime => "linked-in CUDA runtime",
             Self::StrippedRuntime => "device code without a visible CUDA runtime",
         }
@@ -336,6 +363,17 @@ impl Role {
 impl Serialize for Role {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let words = String::deserialize(from)?;
+        let alone = [Self::LinkedRuntime, Self::LinkedTls, Self::StrippedRuntime];
+        let of_layers =
+            Layer::ALL.into_iter().flat_map(|layer| [Self::Shared(layer), Self::LinkedServer(layer)]);
+        let found = alone.into_iter().chain(of_layers).find(|role| role.name() == words);
+        found.ok_or_else(|| serde::de::Error::custom(format!("`{words}` is no role of a library")))
     }
 }
 

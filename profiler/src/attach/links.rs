@@ -1,9 +1,11 @@
 //! The links of one library in one process: dropping or detaching them takes the probes out.
 
-use super::kernel::{ENTER, GROUP, Kernel, KernelError, LEAVE, TLS_ENTER, TLS_LEAVE};
+use super::kernel::{
+    ENTER, GROUP, Kernel, KernelError, LEAVE, SERVER_ENTER, SERVER_LEAVE, TLS_ENTER, TLS_LEAVE,
+};
 use super::library::Library;
 use super::multi::{self, Link, MultiError, MultiProgram, Side};
-use crate::probe::{self, Results};
+use crate::probe::{self, Family, Results};
 use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use std::path::Path;
@@ -37,6 +39,8 @@ pub enum LinkError {
 pub struct Links {
     multi: Vec<Link>,
     perf: Vec<UProbeLink>,
+    /// Of a message queue, those on its receives: a program that asks again and again pays for each.
+    receives: Option<Box<Self>>,
 }
 
 impl Links {
@@ -46,10 +50,37 @@ impl Links {
     /// When the kernel refuses; nothing stays attached then.
     pub fn attach(kernel: &mut Kernel, path: &Path, pid: u32, library: &Library) -> Result<Self, LinkError> {
         let mut links = Self::default();
-        for (programs, points) in families(library) {
+        let [gpu, tls, server] = families(library);
+        for (programs, points) in [gpu, tls] {
             links.add(kernel, path, pid, programs, &points)?;
         }
+        if kernel.listens_inside() {
+            let (receives, others): (Vec<_>, _) =
+                server.1.into_iter().partition(|(_, api, _)| api.is_receive());
+            links.add(kernel, path, pid, server.0, &others)?;
+            if !receives.is_empty() {
+                let mut own = Self::default();
+                own.add(kernel, path, pid, server.0, &receives)?;
+                links.receives = Some(Box::new(own));
+            }
+        }
         Ok(links)
+    }
+
+    /// Takes the probes on receives out; false when there are none.
+    pub fn stop_receives(&mut self) -> bool {
+        self.receives.take().map(|links| links.stop()).is_some()
+    }
+
+    /// Takes all probes out of a process that goes on calling: those on returns first, since a return whose entry was not
+    /// seen counts as lost.
+    pub fn stop(mut self) {
+        if let Some(receives) = &mut self.receives {
+            // They were attached last.
+            drop((receives.multi.pop(), receives.perf.pop()));
+        }
+        drop((self.multi.pop(), self.perf.pop()));
+        detach(vec![self]);
     }
 
     fn add(
@@ -96,7 +127,7 @@ impl EmptyProgram {
     /// When the kernel refuses; nothing stays attached then.
     pub fn attach(&self, path: &Path, pid: u32, library: &Library) -> Result<Links, LinkError> {
         let multi = multi_links(&self.0, &self.0, path, pid, &points(library), Results::Some)?;
-        Ok(Links { multi, perf: Vec::new() })
+        Ok(Links { multi, ..Links::default() })
     }
 }
 
@@ -108,9 +139,14 @@ fn has_return(kernel: &Kernel, api: &probe::Api, index: u16) -> bool {
 type Point = (u64, &'static probe::Api, u16);
 
 /// The programs of each family of probes, and their places in the library.
-fn families(library: &Library) -> [([&'static str; 2], Vec<Point>); 2] {
-    let (gpu, tls) = points(library).into_iter().partition(|(_, api, _)| api.layer.is_gpu());
-    [([ENTER, LEAVE], gpu), ([TLS_ENTER, TLS_LEAVE], tls)]
+fn families(library: &Library) -> [([&'static str; 2], Vec<Point>); 3] {
+    let of =
+        |family| points(library).into_iter().filter(|(_, api, _)| api.layer.family() == family).collect();
+    [
+        ([ENTER, LEAVE], of(Family::Gpu)),
+        ([TLS_ENTER, TLS_LEAVE], of(Family::Tls)),
+        ([SERVER_ENTER, SERVER_LEAVE], of(Family::Server)),
+    ]
 }
 
 fn points(library: &Library) -> Vec<Point> {
@@ -168,7 +204,11 @@ fn perf_link(
 /// Takes all probes out, links in parallel: each waits for the kernel's grace period, and the waits overlap.
 pub fn detach(all: Vec<Links>) {
     std::thread::scope(|scope| {
-        for links in all {
+        for mut links in all {
+            if let Some(receives) = links.receives.take() {
+                links.multi.extend(receives.multi);
+                links.perf.extend(receives.perf);
+            }
             for link in links.multi {
                 scope.spawn(move || drop(link));
             }

@@ -5,26 +5,28 @@
 
 mod ahead;
 mod elf;
+mod hooks;
 mod kernel;
 mod library;
+mod linked;
 mod links;
 mod multi;
 mod price;
+mod programs;
 mod runtime;
 mod settings;
 mod site;
 mod targets;
-mod tls;
 mod tracefs;
 
 pub use kernel::{Kernel, KernelError};
 pub use library::{Alias, Group, Library, LibraryError, Missing, Point, Role, inspect};
+pub use linked::unreadable as unreadable_tls;
 pub use links::{EmptyProgram, LinkError, Links};
 pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
-pub use settings::{Detail, KernelSettings, LinkKind, RING_BYTES};
+pub use settings::{Adapters, Detail, KernelSettings, LinkKind, RING_BYTES};
 pub use site::{Code, Cost, Machine, Site};
-pub use tls::unreadable as unreadable_tls;
 pub use tracefs::ensure_tracefs;
 
 use crate::clock;
@@ -36,7 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is probed of one library in one process.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Coverage {
     /// Process.
     pub pid: u32,
@@ -57,7 +59,7 @@ pub struct Coverage {
 }
 
 /// What `attach` learnt of a process, for the correlation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Learnt {
     /// Process.
     pub pid: u32,
@@ -219,6 +221,33 @@ impl Attacher {
         self.attach_time += start.elapsed();
     }
 
+    /// Takes the probes on a process's receives out: it asks so often that they would slow it down.
+    pub fn stop_receives(&mut self, pid: u32) -> bool {
+        let Some(process) = self.processes.get_mut(&pid) else { return false };
+        let mut stopped = false;
+        for (links, _) in process.files.values_mut() {
+            stopped |= links.stop_receives();
+        }
+        stopped
+    }
+
+    /// Takes the probes out of a library that a server talks through, in one of its processes.
+    pub fn stop_listening(&mut self, pid: u32, layer: Layer) {
+        let is = |role: &Role| matches!(role, Role::Shared(of) | Role::LinkedServer(of) if *of == layer);
+        let files = self.processes.get_mut(&pid).into_iter().flat_map(|process| process.files.values_mut());
+        for (links, _) in files.filter(|(_, coverage)| coverage.roles.iter().all(is)) {
+            std::mem::take(links).stop();
+        }
+    }
+
+    /// Whether functions of a server, or of a library that it talks through, are probed in a process.
+    #[must_use]
+    pub fn listens_inside(&self, pid: u32, layer: Layer) -> bool {
+        let is = |role: &Role| matches!(role, Role::Shared(of) | Role::LinkedServer(of) if *of == layer);
+        let probed = |coverage: &Coverage| coverage.attached > 0 && coverage.roles.iter().any(is);
+        self.processes.get(&pid).is_some_and(|process| process.files.values().any(|(_, c)| probed(c)))
+    }
+
     /// Ends the probing of a process that is gone.
     pub fn remove(&mut self, pid: u32) {
         let Some(process) = self.processes.remove(&pid) else { return };
@@ -274,7 +303,9 @@ impl Attacher {
         let layer = target::layer(mapping.name());
         let look = || Arc::new(inspect(&mapping.openable(pid), layer));
         let library = self.libraries.entry(mapping.file).or_insert_with(look);
+        let inside = self.kernel.listens_inside();
         let of_interest = match library.as_ref() {
+            Ok(library) if !inside && library.is_of_servers() => false,
             Ok(library) => library.is_of_interest(),
             // Many things can be mapped; what is not called like a GPU library need not be one.
             Err(_) => layer.is_some(),

@@ -6,7 +6,7 @@
 //! and two raw `bpf` system calls do the rest. Kernels without such links are served elsewhere, by aya's uprobes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     ffi::{CString, NulError},
     io,
     os::{
@@ -144,37 +144,6 @@ fn empty(name: &str) -> io::Result<OwnedFd> {
     load_program(name, &program, c"GPL", None)
 }
 
-/// Programs that were loaded for uprobe_multi links.
-#[derive(Debug)]
-pub struct MultiPrograms {
-    programs: HashMap<String, MultiProgram>,
-}
-
-impl MultiPrograms {
-    /// Loads the programs `names` of an object whose maps aya has made.
-    ///
-    /// `object` must be the bytes that `ebpf` was loaded from. Maps must not have been taken out of `ebpf` yet, and
-    /// aya must not load the same programs unless they are to be attached by aya as well.
-    ///
-    /// # Errors
-    ///
-    /// When the object and `ebpf` do not belong together, or the kernel refuses a program.
-    pub fn load(object: &[u8], ebpf: &Ebpf, names: &[&str]) -> Result<Self, MultiError> {
-        let object = relocated(object, ebpf)?;
-        let load = |name: &&str| Ok(((*name).to_owned(), MultiProgram::load(&object, name)?));
-        Ok(Self { programs: names.iter().map(load).collect::<Result<_, MultiError>>()? })
-    }
-
-    /// The program of this name.
-    ///
-    /// # Errors
-    ///
-    /// When it was not among the names that were loaded.
-    pub fn get(&self, name: &str) -> Result<&MultiProgram, MultiError> {
-        self.programs.get(name).ok_or_else(|| MultiError::NoProgram(name.to_owned()))
-    }
-}
-
 /// A program that was loaded for uprobe_multi links.
 #[derive(Debug)]
 pub struct MultiProgram {
@@ -230,7 +199,7 @@ impl MultiProgram {
         }
     }
 
-    fn load(object: &Object, name: &str) -> Result<Self, MultiError> {
+    pub(super) fn load(object: &Object, name: &str) -> Result<Self, MultiError> {
         let unknown = || MultiError::NoProgram(name.to_owned());
         let program = object.programs.get(name).ok_or_else(unknown)?;
         let function = object.functions.get(&program.function_key()).ok_or_else(unknown)?;
@@ -305,7 +274,7 @@ impl Link {
 }
 
 /// A parse of the object whose programs refer to the maps of `ebpf`.
-fn relocated(bytes: &[u8], ebpf: &Ebpf) -> Result<Object, MultiError> {
+pub(super) fn relocated(bytes: &[u8], ebpf: &Ebpf) -> Result<Object, MultiError> {
     let mut object = Object::parse(bytes).map_err(MultiError::Parse)?;
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let maps = std::mem::take(&mut object.maps);

@@ -33,8 +33,20 @@ pub struct KernelSettings {
     pub results: Results,
     /// How much is sent to begin with.
     pub detail: Detail,
+    /// Whether servers are listened to inside.
+    pub adapters: Adapters,
     /// The stack of each such launch is sent; 0 sends none.
     pub stack_every: u32,
+}
+
+/// Whether servers are listened to inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Adapters {
+    /// Wherever an adapter understands one.
+    #[default]
+    Auto,
+    /// Nowhere: queues, prefills and batches are inferred from the outside.
+    Off,
 }
 
 /// How much of the GPU calls is sent.
@@ -67,6 +79,7 @@ impl Default for KernelSettings {
             object: None,
             results: Results::Some,
             detail: Detail::Events,
+            adapters: Adapters::Auto,
             stack_every: 0,
         }
     }

@@ -2,12 +2,14 @@
 
 use super::args;
 use super::exit::Usage;
+use crate::account::Summary;
 use crate::attach::KernelSettings;
 use crate::config::Config;
 use crate::export::{Flags, Settings, identity};
 use crate::pipeline::{self, Wishes};
 use crate::view;
 use anyhow::Context as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set by SIGINT and SIGTERM.
@@ -17,45 +19,79 @@ static CHANGE_DETAIL: AtomicBool = AtomicBool::new(false);
 
 /// Observes and writes what was asked for.
 pub fn run(args: &args::Attach) -> anyhow::Result<()> {
-    let config = resolve(args)?;
+    observe(&resolve(args)?)
+}
+
+/// Observes by resolved settings.
+pub fn observe(config: &Config) -> anyhow::Result<()> {
     leave_no_dump();
-    stop_on_signals();
+    let stop = stop_on_signals();
+    change_detail_on_signal();
     crate::attach::ensure_tracefs();
     let mut view = view::of(config.output);
-    let wishes = Wishes { stop: &STOP, change_detail: &CHANGE_DETAIL };
-    let summary = pipeline::run(&config, wishes, view.as_mut())?;
-    if let Some(path) = &config.summary {
-        let text = serde_json::to_string_pretty(&summary).context("failed to write the summary")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))?;
+    let wishes = Wishes { stop, change_detail: &CHANGE_DETAIL };
+    let observed = pipeline::run(config, wishes, view.as_mut())?;
+    write_summary(config.summary.as_deref(), &observed.summary)?;
+    Ok(observed.recorded?)
+}
+
+/// Writes the summary file, if one was asked for.
+pub fn write_summary(path: Option<&Path>, summary: &Summary) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(summary).context("failed to write the summary")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// Where spans and metrics go, by the flags and the environment.
+pub fn exports(flags: &Flags) -> anyhow::Result<Settings> {
+    Ok(Settings::resolve(flags, environment).map_err(|error| Usage(crate::chain(&error)))?)
+}
+
+/// The kernel side's settings.
+pub fn kernel(probing: &args::Probing) -> KernelSettings {
+    KernelSettings {
+        ring_bytes: probing.ring_bytes,
+        links: probing.links,
+        raw_tracepoint: probing.raw_tracepoint,
+        object: probing.ebpf_object.clone(),
+        results: probing.results,
+        detail: probing.detail,
+        adapters: probing.adapters,
+        stack_every: probing.stacks,
     }
-    Ok(())
+}
+
+/// How devices are read.
+pub fn devices(args: &args::Devices) -> crate::device::Settings {
+    let args::Devices { scope, interval, nvml, sys } = args;
+    crate::device::Settings { scope: *scope, interval: *interval, nvml: nvml.clone(), sys: sys.clone() }
+}
+
+/// A variable of the environment.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn resolve(args: &args::Attach) -> anyhow::Result<Config> {
-    let environment = |name: &str| std::env::var(name).ok();
     let flags = Flags {
         otlp_endpoint: args.otlp_endpoint.clone(),
         otlp_file: args.otlp_file.clone(),
+        prometheus_listen: args.prometheus_listen.clone(),
         ..Flags::default()
     };
-    let export = Settings::resolve(&flags, environment).map_err(|error| Usage(crate::chain(&error)))?;
     Ok(Config {
         pid: args.pid,
         duration: args.duration,
         output: args.output,
         summary: args.summary.clone(),
-        kernel: KernelSettings {
-            ring_bytes: args.ring_bytes,
-            links: args.links,
-            raw_tracepoint: args.raw_tracepoint,
-            object: args.ebpf_object.clone(),
-            results: args.results,
-            detail: args.detail,
-            stack_every: args.stacks,
-        },
-        export,
+        kernel: kernel(&args.probing),
+        export: exports(&flags)?,
+        devices: devices(&args.devices),
+        traces: super::traces::settings(&args.traces, environment),
+        compat: args.metrics.compat,
         given: identity(environment),
-        ready_file: args.ready_file.clone(),
+        record: args.record.clone(),
+        ready_file: args.probing.ready_file.clone(),
     })
 }
 
@@ -66,18 +102,22 @@ fn leave_no_dump() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
 
-/// The first signal ends the observation in order; the second one ends the program. SIGUSR1 changes the detail level.
-fn stop_on_signals() {
+/// SIGUSR1 changes the detail level.
+fn change_detail_on_signal() {
     extern "C" fn change(_: libc::c_int) {
         CHANGE_DETAIL.store(true, Ordering::Release);
     }
-    // SAFETY: as below; no SA_RESETHAND, since the level may be changed any number of times.
+    // SAFETY: an all-zero sigaction is valid; the handler only stores to an atomic, which is async-signal-safe. No SA_RESETHAND, since the level may be changed any number of times.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         action.sa_sigaction = change as *const () as usize;
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
     }
+}
+
+/// The first signal ends the work in order, which the flag tells; the second one ends the program.
+pub fn stop_on_signals() -> &'static AtomicBool {
     extern "C" fn handler(_: libc::c_int) {
         STOP.store(true, Ordering::Release);
     }
@@ -91,4 +131,5 @@ fn stop_on_signals() {
             libc::sigaction(signal, &action, std::ptr::null_mut());
         }
     }
+    &STOP
 }

@@ -4,6 +4,9 @@ mod args;
 mod attach;
 mod check;
 mod exit;
+mod record;
+mod replay;
+mod traces;
 
 use clap::Parser as _;
 use std::process::ExitCode;
@@ -16,6 +19,8 @@ pub fn main() -> ExitCode {
     start_log(args.verbose);
     let result = match args.command {
         args::Command::Attach(args) => attach::run(&args),
+        args::Command::Record(args) => record::run(&args),
+        args::Command::Replay(args) => replay::run(&args),
         args::Command::Check(args) => check::run(&args),
     };
     exit::code(result)

@@ -84,6 +84,8 @@ pub struct Graphs {
     nodes: HashMap<u64, (u64, KernelKey)>,
     /// Kernel nodes that are switched off, by executable graph and node, and what they would run.
     off: HashMap<(u64, u64), KernelKey>,
+    /// What the tables had to forget.
+    pub forgotten: u64,
 }
 
 /// Handles may be lost sight of: past this many a table starts anew.
@@ -94,7 +96,7 @@ const MAX_NODES: usize = 262_144;
 impl Graphs {
     /// An empty graph came to be.
     pub fn create(&mut self, graph: u64) {
-        insert_bounded(&mut self.graphs, graph, Arc::default(), MAX_GRAPHS);
+        self.forgotten += insert_bounded(&mut self.graphs, graph, Arc::default(), MAX_GRAPHS);
     }
 
     /// A recording ended in `graph`, which may have had nodes before.
@@ -102,14 +104,14 @@ impl Graphs {
         if into_existing {
             self.change(graph, |content| content.add(nodes));
         } else {
-            insert_bounded(&mut self.graphs, graph, Arc::new(nodes.clone()), MAX_GRAPHS);
+            self.forgotten += insert_bounded(&mut self.graphs, graph, Arc::new(nodes.clone()), MAX_GRAPHS);
         }
     }
 
     /// `copy` is a clone of `graph`. Of one that is not known nothing is known of the clone.
     pub fn clone_of(&mut self, copy: u64, graph: u64) {
         match self.graphs.get(&graph).cloned() {
-            Some(nodes) => insert_bounded(&mut self.graphs, copy, nodes, MAX_GRAPHS),
+            Some(nodes) => self.forgotten += insert_bounded(&mut self.graphs, copy, nodes, MAX_GRAPHS),
             None => drop(self.graphs.remove(&copy)),
         }
     }
@@ -129,7 +131,7 @@ impl Graphs {
     /// A kernel node was added to a graph.
     pub fn add_kernel(&mut self, graph: u64, node: u64, kernel: KernelKey) {
         self.change(graph, |nodes| nodes.add_launch(kernel));
-        insert_bounded(&mut self.nodes, node, (graph, kernel), MAX_NODES);
+        self.forgotten += insert_bounded(&mut self.nodes, node, (graph, kernel), MAX_NODES);
     }
 
     /// All of `child` became a part of `graph`. With a child that is not known the whole is not known.
@@ -155,7 +157,9 @@ impl Graphs {
     pub fn instantiate(&mut self, graph: u64, executable: u64) {
         self.off.retain(|(of, _), _| *of != executable);
         match self.graphs.get(&graph).cloned() {
-            Some(nodes) => insert_bounded(&mut self.executables, executable, nodes, MAX_GRAPHS),
+            Some(nodes) => {
+                self.forgotten += insert_bounded(&mut self.executables, executable, nodes, MAX_GRAPHS);
+            }
             None => drop(self.executables.remove(&executable)),
         }
     }
@@ -182,6 +186,7 @@ impl Graphs {
                 self.off.insert((executable, node), kernel);
                 Arc::make_mut(nodes).replace(kernel, None);
             }
+            (false, None) => self.forgotten += 1,
             _ => {}
         }
     }
@@ -199,11 +204,15 @@ impl Graphs {
     }
 }
 
-fn insert_bounded<V>(table: &mut HashMap<u64, V>, key: u64, value: V, most: usize) {
+/// Inserts, into a table that starts anew when it is full; how much that forgot.
+fn insert_bounded<V>(table: &mut HashMap<u64, V>, key: u64, value: V, most: usize) -> u64 {
+    let mut forgotten = 0;
     if table.len() >= most && !table.contains_key(&key) {
+        forgotten = table.len() as u64;
         table.clear();
     }
     table.insert(key, value);
+    forgotten
 }
 
 #[cfg(test)]
@@ -272,6 +281,17 @@ mod tests {
         graphs.enable(0xe, 0xa, false);
         graphs.instantiate(1, 0xe);
         assert_eq!(kernels(&graphs, 0xe), Some(vec![(7, 1), (8, 1)]), "made anew, all nodes run");
+    }
+
+    #[test]
+    fn graphs_without_end_start_anew_and_are_counted() {
+        let mut graphs = Graphs::default();
+        for handle in 0..MAX_GRAPHS as u64 + 1 {
+            graphs.create(handle);
+            graphs.instantiate(handle, handle);
+        }
+        assert_eq!((graphs.graphs.len(), graphs.executables.len()), (1, 1));
+        assert_eq!(graphs.forgotten, 2 * MAX_GRAPHS as u64);
     }
 
     #[test]

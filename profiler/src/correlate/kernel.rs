@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// Names a kernel: the handle means something only inside its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct KernelKey {
     /// Process.
     pub pid: u32,

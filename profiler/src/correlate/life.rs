@@ -2,7 +2,8 @@
 //!
 //! In: moments, each with what told it and how sure that is. Out: the states in order, and how often a moment broke the
 //! rules, which it may not: a request that was answered before it asked is a bug of ours or of the clocks, and is
-//! counted instead of believed. Streams feed it now; adapters that listen to a server's inside will.
+//! counted instead of believed. Streams feed it, and adapters that listen to
+//! a server's inside.
 //! ```text
 //! open ─► head ─► body ─► enqueued ─► scheduled ─► prefilling ─► first token ─► decoding ─► engine done ─┐
 //!                            ▲────────────┴── preempted ◄┴───────────────────────────┘                   ▼
@@ -10,7 +11,7 @@
 //! ```
 //! A state that was skipped is unknown, not zero.
 
-use super::evidence::Evidence;
+use crate::evidence::Evidence;
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,8 @@ pub enum Hook {
     Gpu,
     /// The end of a process.
     Process,
+    /// What the server said inside.
+    Engine,
 }
 
 impl Hook {
@@ -114,6 +117,7 @@ impl Hook {
             Self::Tls => "tls",
             Self::Gpu => "gpu",
             Self::Process => "process",
+            Self::Engine => "engine",
         }
     }
 }
@@ -176,6 +180,20 @@ impl Life {
             return;
         }
         self.add(next, ends);
+    }
+
+    /// A moment that became known later. It takes its place between those before and after it, if it may follow the
+    /// one and lead to the other.
+    pub fn insert(&mut self, moment: Transition) {
+        let place = self.transitions.partition_point(|known| known.time_ns <= moment.time_ns);
+        let (before, after) = self.transitions.split_at(place);
+        let follows =
+            before.last().is_some_and(|last| last.state != moment.state && last.state.leads_to(moment.state));
+        let leads = after.first().is_none_or(|next| moment.state.leads_to(next.state));
+        if follows && leads && self.transitions.len() < Self::MOST {
+            self.transitions.insert(place, moment);
+            self.last = self.transitions.last().copied().filter(|_| self.left_out == 0).or(self.last);
+        }
     }
 
     fn add(&mut self, next: Transition, must_fit: bool) {

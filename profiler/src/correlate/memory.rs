@@ -101,13 +101,18 @@ impl Blocks {
 #[derive(Debug, Default)]
 pub struct Accounts {
     totals: BTreeMap<Account, MemoryTotals>,
+    forgotten: u64,
 }
 
 impl Accounts {
     /// An allocation succeeded.
     pub fn allocated(&mut self, blocks: &mut Blocks, key: u64, block: Block) {
-        if blocks.blocks.len() >= MOST_BLOCKS {
-            blocks.blocks.pop_first();
+        if blocks.blocks.len() >= MOST_BLOCKS
+            && !blocks.blocks.contains_key(&key)
+            && let Some((_, lost)) = blocks.blocks.pop_first()
+        {
+            self.forgotten += 1;
+            self.account(lost.account).live_bytes -= lost.bytes;
         }
         // An address handed out twice means that its free was not seen: the old block is gone.
         if let Some(lost) = blocks.blocks.insert(key, block) {
@@ -140,6 +145,11 @@ impl Accounts {
         for block in blocks.blocks.values() {
             self.account(block.account).live_bytes -= block.bytes;
         }
+    }
+
+    /// Blocks that found no room.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Every account that ever had memory.
@@ -184,6 +194,18 @@ mod tests {
         };
         assert_eq!(accounts.totals().collect::<Vec<_>>(), [(DEVICE, &expected)]);
         assert_eq!(DEVICE.name(), "1");
+    }
+
+    #[test]
+    fn what_finds_no_room_is_not_live_for_ever() {
+        let (mut accounts, mut blocks) = (Accounts::default(), Blocks::default());
+        let most = MOST_BLOCKS as u64;
+        (0..most + 10).for_each(|key| accounts.allocated(&mut blocks, key, block(2)));
+        let live = |accounts: &Accounts| accounts.totals().map(|(_, totals)| totals.live_bytes).sum::<u64>();
+        assert_eq!((accounts.forgotten(), live(&accounts)), (10, 2 * most));
+        (0..most + 10).for_each(|key| accounts.freed(&mut blocks, key, DEVICE));
+        let frees = accounts.totals().map(|(_, totals)| totals.frees_of_unknown).sum::<u64>();
+        assert_eq!((live(&accounts), frees), (0, 10));
     }
 
     #[test]

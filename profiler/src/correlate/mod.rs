@@ -6,37 +6,49 @@
 //! ```text
 //! GPU calls ─► operation (each once) ─► step ─┐
 //!              └ capture (graphs)             ├─► share ─► request ─► finished
-//! sockets ───► http ─► signals ───────────────┘
+//! sockets ───► http ─► signals ───────────────┤
+//! servers' own calls ─► inside ───────────────┘
 //! ```
 
 mod arguments;
+mod beyond;
 mod capture;
 mod connection;
 mod count;
 mod device;
-mod evidence;
+mod energy;
 mod failure;
 mod graph;
+mod inside;
 mod kernel;
 mod life;
 mod memory;
 mod operation;
 mod reader;
 mod request;
-mod share;
+mod ride;
+mod settle;
 mod step;
+mod tap;
 mod totals;
 
+pub use crate::evidence::Evidence;
+pub use beyond::Forgotten;
 pub use connection::{ConnectionCounts, Connections, Payload};
-pub use evidence::Evidence;
+pub use energy::Purpose;
 pub use failure::{Failures, OutOfMemory};
+pub use inside::{Inside, InsideCounts, Sequence, Served, SpeakerState};
 pub use kernel::{KernelKey, Naming};
 pub use life::{Hook, Life, State, Transition};
 pub use memory::{Account, MemoryTotals};
 pub use operation::Ignored;
-pub use request::{Outcome, Request, Thinned};
-pub use share::Share;
+pub use request::{Outcome, Owner, Request, Thinned};
+pub use ride::{
+    BoardCounts, GpuTimes, GpuWork, Iteration, KernelShare, KernelShares, Phase, Piece, Ride, Rider, Share,
+    TimeClass, Who,
+};
 pub use step::{Step, Work};
+pub use tap::Parsed;
 pub use totals::{Counted, MOST_KERNELS, Totals};
 
 use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
@@ -47,7 +59,8 @@ use memory::{Accounts, Block, Blocks};
 use operation::Operation;
 use profiler_common::event::{Count, CountKey};
 use reader::Reader;
-use std::collections::HashMap;
+use ride::Board;
+use std::collections::{BTreeMap, HashMap};
 use step::Steps;
 
 /// What the correlation of a batch of events brought.
@@ -73,6 +86,12 @@ pub struct Outcomes {
     pub stacks: Vec<(u32, Stack)>,
     /// Large pieces of device memory that were handed out.
     pub reservations: Vec<Reservation>,
+    /// Iterations of engines, as their servers said them.
+    pub iterations: Vec<Iteration>,
+    /// What shards of a server said: for [`Inside`].
+    pub(crate) shards: Vec<inside::ShardFact>,
+    /// Frames of messages that went over connections: for [`Inside`].
+    pub(crate) frames: Vec<inside::WireFrame>,
 }
 
 /// A large piece of device memory.
@@ -94,16 +113,19 @@ pub const RESERVATION_BYTES: u64 = 64 << 20;
 /// The correlation of one target group.
 #[derive(Debug, Default)]
 pub struct Engine {
-    processes: HashMap<u32, Process>,
+    /// In an order that does not change from run to run.
+    processes: BTreeMap<u32, Process>,
     memory: Accounts,
     counts: Counts,
     /// Calls have been counted in the kernel.
     counting: bool,
     connections: Connections,
+    inside: Inside,
     totals: Totals,
-    /// Turns with each step, so that what does not divide goes to each member in turn.
-    rotation: u64,
     closed: Vec<Step>,
+    board: Board,
+    /// Finished requests whose last iterations are not settled.
+    settling: Vec<Request>,
 }
 
 #[derive(Debug, Default)]
@@ -185,9 +207,20 @@ impl Engine {
                 self.totals.joined += 1;
                 self.burst(event.pid, event.tid, burst, out);
             }
+            Body::Server(call) => {
+                self.totals.joined += 1;
+                let told = out.iterations.len();
+                self.inside.call((event.pid, event.tid, event.time_ns), &call, &mut out.iterations);
+                self.seat(told, out);
+                let from = out.requests.len();
+                self.inside.screen(&mut out.requests, from, event.time_ns);
+                self.depart(from, out);
+            }
             Body::Socket(socket) => {
                 self.totals.joined += 1;
-                self.connections.event(event.pid, event.time_ns, socket, out);
+                let from = out.requests.len();
+                self.connections.event((event.pid, event.tid, event.time_ns), socket, out);
+                self.listen(from, event.time_ns, out);
             }
             Body::Process(change) => {
                 self.totals.joined += 1;
@@ -198,13 +231,24 @@ impl Engine {
 
     /// Time passed: work that nobody waits for closes.
     pub fn tick(&mut self, now_ns: u64, out: &mut Outcomes) {
+        let from = out.requests.len();
         self.connections.tick(now_ns, out);
+        self.listen(from, now_ns, out);
         let mut closed = std::mem::take(&mut self.closed);
         for process in self.processes.values_mut() {
             process.steps.close_paused(now_ns, &mut closed);
         }
         self.join(&mut closed, out);
         self.closed = closed;
+        let told = out.iterations.len();
+        let from = out.requests.len();
+        self.inside.tick(now_ns, &mut out.requests, &mut out.iterations);
+        self.seat(told, out);
+        if !self.inside.is_believed() {
+            self.board.hush();
+        }
+        self.depart(from, out);
+        self.settle(now_ns, out);
     }
 
     /// The observation ends: everything open is closed, requests under way stay counted as pending.
@@ -222,17 +266,35 @@ impl Engine {
             self.closed = closed;
             self.totals.captured_launches += process.reader.captured_launches();
             self.totals.cut_batches += process.reader.cut_batches();
+            self.totals.forgotten.add(&process.forgotten());
             self.memory.forget(&process.blocks);
         }
         self.counts.forget(pid);
+        self.board.gone(pid);
+        let told = out.iterations.len();
+        self.inside.process_gone(pid, time_ns, &mut out.iterations);
+        self.seat(told, out);
+        let from = out.requests.len();
         self.connections.process_gone(pid, time_ns, out);
+        self.listen(from, time_ns, out);
     }
 
-    /// Batches of copies of which only a part of the bytes is known.
+    /// What the servers of the group say inside.
     #[must_use]
-    pub fn cut_batches(&self) -> u64 {
-        self.totals.cut_batches
-            + self.processes.values().map(|process| process.reader.cut_batches()).sum::<u64>()
+    pub fn inside(&self) -> &Inside {
+        &self.inside
+    }
+
+    /// Which server the group is.
+    pub fn set_server(&mut self, server: &'static str) {
+        self.inside.set_server(server);
+    }
+
+    /// A snapshot that a server publishes was read.
+    pub fn snapshot(&mut self, pid: u32, time_ns: u64, bytes: &[u8], out: &mut Outcomes) {
+        let told = out.iterations.len();
+        self.inside.snapshot(pid, time_ns, bytes, &mut out.iterations);
+        self.seat(told, out);
     }
 
     /// Kernel launches recorded into graphs instead of run.
@@ -329,7 +391,8 @@ impl Engine {
             out.copies.push((*direction, *bytes));
         }
         let mut closed = std::mem::take(&mut self.closed);
-        self.process(at.0).steps.operation(at, operation, &mut closed);
+        let Process { steps, reader, .. } = self.process(at.0);
+        steps.operation(at, operation, reader.devices(), &mut closed);
         if !closed.is_empty() {
             self.join(&mut closed, out);
         }
@@ -347,12 +410,11 @@ impl Engine {
         out.stacks.push((pid, stack));
     }
 
-    /// Gives each closed step to the requests that may have ridden in it.
+    /// Closed steps become work that waits for its iteration.
     fn join(&mut self, closed: &mut Vec<Step>, out: &mut Outcomes) {
         for step in closed.drain(..) {
-            self.rotation = self.rotation.wrapping_add(1);
-            let members = self.connections.ride(&step, self.rotation);
-            self.totals.step(&step, members > 0);
+            self.totals.step(&step);
+            self.board.done(&step, &mut out.iterations);
             out.steps.push(step);
         }
     }
@@ -385,5 +447,7 @@ impl Process {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,20 @@ pub enum Operation {
         /// How much this rank gives or takes.
         bytes: u64,
     },
+    /// An event was recorded: a mark in a stream that can be waited for.
+    Marked {
+        /// Where.
+        stream: u64,
+        /// Which: numbers rise in the order in which marks were made.
+        mark: u64,
+    },
+    /// What is sent to a stream from now on begins after a mark in another.
+    Follows {
+        /// The stream that waits.
+        stream: u64,
+        /// The stream and the mark that it waits for.
+        of: (u64, u64),
+    },
     /// A wait that returned.
     Synchronized {
         /// For what.
@@ -107,8 +121,8 @@ pub enum Waited {
     Stream(u64),
     /// The whole device.
     Device,
-    /// An event, recorded in this stream if that was seen.
-    Event(Option<u64>),
+    /// An event: the stream that it was recorded in and its mark there, if that was seen.
+    Event(Option<(u64, u64)>),
 }
 
 /// Why a call is no operation.

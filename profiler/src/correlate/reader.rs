@@ -8,6 +8,7 @@
 mod returned;
 
 use super::arguments::{Arguments, Described};
+use super::beyond::Forgotten;
 use super::capture::Captures;
 use super::device::Devices;
 use super::graph::{Graphs, Nodes};
@@ -28,9 +29,6 @@ enum Class {
     Other,
 }
 
-/// Set in the number of a thread's own default stream (`cudaStreamPerThread`); the rest is the thread.
-const PER_THREAD: u64 = 1 << 63;
-
 /// What is remembered of one process to read its calls.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -41,13 +39,17 @@ pub struct Reader {
     counted: bool,
     /// The runtime call each thread entered last, until its driver half was seen.
     entered: HashMap<u32, Class>,
-    /// Stream in which each event was recorded last. Bounded by [`MAX_EVENTS`].
-    events: HashMap<u64, u64>,
+    /// Stream in which each event was recorded last, and its mark there. Bounded by [`MAX_EVENTS`].
+    events: HashMap<u64, (u64, u64)>,
+    /// Marks made so far.
+    marks: u64,
     captures: Captures,
     graphs: Graphs,
     devices: Devices,
     /// Batches with more elements than the kernel side sums.
     cut_batches: u64,
+    /// Events that found no room.
+    lost_events: u64,
 }
 
 /// Events are created by the thousand: past this many the table starts anew, and waits for older events close no step.
@@ -68,6 +70,17 @@ impl Reader {
     /// Whether the process was observed from before its first call.
     pub fn set_from_start(&mut self, all: bool) {
         self.devices.set_from_start(all);
+    }
+
+    /// There is one device only.
+    pub fn set_only_device(&mut self) {
+        self.devices.set_only();
+    }
+
+    /// The devices of its threads and streams.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// Calls of the process are counted in the kernel, or have been.
@@ -91,6 +104,24 @@ impl Reader {
     #[must_use]
     pub fn cut_batches(&self) -> u64 {
         self.cut_batches
+    }
+
+    /// What tables had to forget.
+    #[must_use]
+    pub fn forgotten(&self) -> Forgotten {
+        Forgotten {
+            events: self.lost_events,
+            graphs: self.graphs.forgotten,
+            captures: self.captures.forgotten,
+            contexts: self.devices.forgotten,
+            ..Forgotten::default()
+        }
+    }
+
+    /// As if a context had found no room.
+    #[cfg(test)]
+    pub fn forget_for_test(&mut self) {
+        self.devices.forgotten += 1;
     }
 
     /// Whether a driver call with this return address is a runtime call's inner half.
@@ -179,11 +210,20 @@ impl Reader {
 
     fn launch(&mut self, seen: &Seen, launch: &Launch) -> Result<Operation, Ignored> {
         let kernel = self.kernel(launch.function);
-        let stream = seen.stream(launch.stream);
+        let stream = self.stream(seen, launch.stream);
+        self.devices.launched(seen.tid, stream);
         match self.captures.record(stream, |nodes| nodes.add_launch(kernel)) {
             true => Err(Ignored::Captured),
             false => Ok(Operation::Launch { kernel, stream }),
         }
+    }
+
+    fn stream(&self, seen: &Seen, handle: u64) -> u64 {
+        self.devices.stream(seen.tid, handle, seen.api.per_thread)
+    }
+
+    fn stream_at(&self, seen: &Seen, at: StreamAt, read: &Arguments) -> u64 {
+        self.stream(seen, seen.handle_at(at, read))
     }
 
     fn kernel(&self, function: u64) -> KernelKey {
@@ -205,11 +245,12 @@ impl Reader {
             }
             Meaning::MultiLaunch { element } => Ok(self.launches(seen, read, element)),
             Meaning::GraphLaunch { exec, stream } => {
-                let (nodes, stream) = (self.graphs.executable(read.at(exec)), seen.stream(read.at(stream)));
+                let (nodes, stream) =
+                    (self.graphs.executable(read.at(exec)), self.stream(seen, read.at(stream)));
                 Ok(Operation::GraphLaunch { nodes, stream })
             }
             Meaning::HostFunction { stream } => {
-                let stream = seen.stream(read.at(stream));
+                let stream = self.stream(seen, read.at(stream));
                 match self.captures.record(stream, |nodes| nodes.host_functions += 1) {
                     true => Err(Ignored::Captured),
                     false => Ok(Operation::HostFunction { stream }),
@@ -217,7 +258,7 @@ impl Reader {
             }
             Meaning::Copy { size, way, stream } => self.copy(seen, read, (size, way, stream)),
             Meaning::Set { size, stream } => {
-                let (bytes, stream) = (read.size(size), seen.stream_at(stream, read));
+                let (bytes, stream) = (read.size(size), self.stream_at(seen, stream, read));
                 match self.captures.record(stream, |nodes| nodes.add_set(bytes)) {
                     true => Err(Ignored::Captured),
                     false => Ok(Operation::Set { bytes, stream }),
@@ -238,6 +279,12 @@ impl Reader {
             Meaning::Registered { host, name } => {
                 Ok(Operation::Named(Naming::Host { function: read.at(host), name_address: read.at(name) }))
             }
+            Meaning::EventRecord { event, stream } => {
+                self.record_event(read.at(event), self.stream(seen, read.at(stream)))
+            }
+            Meaning::StreamWait { stream, event } => {
+                self.follow(self.stream(seen, read.at(stream)), read.at(event))
+            }
             // Launches come as launches; the rest is reported at return, or its return was not probed.
             meaning => {
                 self.keep_book(seen, meaning, read);
@@ -249,13 +296,8 @@ impl Reader {
     /// Calls that ask nothing of the GPU, but say what later ones mean.
     fn keep_book(&mut self, seen: &Seen, meaning: Meaning, read: &Arguments) {
         match meaning {
-            Meaning::EventRecord { event, stream } => {
-                self.record_event(read.at(event), seen.stream(read.at(stream)));
-            }
             Meaning::EventDestroy => drop(self.events.remove(&read.at(0))),
-            Meaning::StreamWait { stream, event } => {
-                self.captures.wait(seen.stream(read.at(stream)), read.at(event));
-            }
+            Meaning::StreamDestroy => self.devices.forget_stream(read.at(0)),
             Meaning::SetDevice { device } => self.devices.set(seen.tid, read.at(device) as u32),
             Meaning::SetContext { context } => self.devices.set_context(seen.tid, read.at(context)),
             Meaning::PushContext { context } => self.devices.push(seen.tid, read.at(context)),
@@ -273,7 +315,7 @@ impl Reader {
         read: &Arguments,
         (size, way, at): (Size, Way, StreamAt),
     ) -> Result<Operation, Ignored> {
-        let (bytes, stream) = (read.size(size), seen.stream_at(at, read));
+        let (bytes, stream) = (read.size(size), self.stream_at(seen, at, read));
         let direction = read.direction(way, size, &|address| seen.blocks.side(address));
         let (count, summed) = read.count(size);
         // A copy of nothing asks nothing of the device.
@@ -296,7 +338,7 @@ impl Reader {
     fn launches(&self, seen: &Seen, read: &Arguments, element: (u8, u8)) -> Operation {
         let mut launches: Vec<_> = read
             .launches(element)
-            .map(|(function, stream)| (self.kernel(function), seen.stream(stream)))
+            .map(|(function, stream)| (self.kernel(function), self.stream(seen, stream)))
             .collect();
         const MOST_DEVICES: u64 = 64;
         let there = usize::try_from(read.at(1).min(MOST_DEVICES)).unwrap_or(0);
@@ -330,12 +372,27 @@ impl Reader {
         }
     }
 
-    fn record_event(&mut self, event: u64, stream: u64) {
+    fn record_event(&mut self, event: u64, stream: u64) -> Result<Operation, Ignored> {
         if self.events.len() >= MAX_EVENTS && !self.events.contains_key(&event) {
+            self.lost_events += self.events.len() as u64;
             self.events.clear();
         }
-        self.events.insert(event, stream);
+        self.marks += 1;
+        self.events.insert(event, (stream, self.marks));
         self.captures.record_event(event, stream);
+        match self.captures.record(stream, |_| ()) {
+            true => Err(Ignored::Captured),
+            false => Ok(Operation::Marked { stream, mark: self.marks }),
+        }
+    }
+
+    fn follow(&mut self, stream: u64, event: u64) -> Result<Operation, Ignored> {
+        self.captures.wait(stream, event);
+        let captured = self.captures.record(stream, |_| ());
+        match self.events.get(&event).filter(|_| !captured) {
+            Some(of) => Ok(Operation::Follows { stream, of: *of }),
+            None => Err(Ignored::Bookkeeping),
+        }
     }
 }
 
@@ -347,27 +404,11 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// One number for each stream of the process: the legacy default stream goes by two handles (0 and
-    /// `cudaStreamLegacy`, 1), and each thread's own default stream by one for all threads (`cudaStreamPerThread`, 2;
-    /// 0 in per-thread forms of functions).
-    fn stream(&self, handle: u64) -> u64 {
-        match handle {
-            2 => PER_THREAD | u64::from(self.tid),
-            0 if self.api.per_thread => PER_THREAD | u64::from(self.tid),
-            1 => 0,
-            handle => handle,
-        }
-    }
-
     fn handle_at(&self, at: StreamAt, read: &Arguments) -> u64 {
         match at {
             StreamAt::Arg(index) => read.at(index),
             StreamAt::Default | StreamAt::DefaultAsync => 0,
         }
-    }
-
-    fn stream_at(&self, at: StreamAt, read: &Arguments) -> u64 {
-        self.stream(self.handle_at(at, read))
     }
 }
 

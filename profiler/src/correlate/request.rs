@@ -3,9 +3,10 @@
 //! In: [`Signal`]s of the HTTP observer and the shares of steps it rode in. Out: a [`Request`], finished exactly
 //! once. A state that was skipped stays `None`: unknown, not zero.
 
-use super::evidence::Evidence;
+use super::inside::Served;
 use super::life::{Hook, Life, State, Transition};
-use super::share::Share;
+use super::ride::{Ride, Share};
+use crate::evidence::Evidence;
 use crate::h2::RpcStatus;
 use crate::http::{
     self, Fact, RequestFacts, RequestHead, Rpc, RpcEnd, ServerCount, Signal, SignalKind, Streaming, Usage,
@@ -62,6 +63,18 @@ impl Outcome {
     }
 }
 
+/// Reasons that are kept of a response: as many as it may have answers that are read.
+const MOST_REASONS: usize = 256;
+
+/// Which request of those from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its connection.
+    pub connection: u64,
+    /// Its exchange.
+    pub exchange: u32,
+}
+
 /// A request and what is known of it. Times are `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -93,6 +106,8 @@ pub struct Request {
     pub rpc_end: Option<Box<RpcEnd>>,
     /// Its last byte, or that of a gRPC call's first message: the moment from which it can be queued.
     pub arrived_ns: Option<u64>,
+    /// The thread that read it.
+    pub thread: Option<u32>,
     /// What its body says.
     pub facts: RequestFacts,
     /// Bytes of its body, without framing; none when its end was not seen.
@@ -127,14 +142,10 @@ pub struct Request {
     pub finish_reasons: Vec<String>,
     /// The response has an error: its type or code.
     pub error: Option<String>,
-    /// GPU work before the first token.
-    pub prefill: Share,
-    /// GPU work after it.
-    pub decode: Share,
-    /// Start of the first step it may have ridden in.
-    pub first_step_ns: Option<u64>,
-    /// Weakest evidence of its edges to steps.
-    pub evidence: Evidence,
+    /// What its server said of it inside.
+    pub served: Option<Box<Served>>,
+    /// What the steps that it rode in did for it.
+    pub ride: Box<Ride>,
     /// Its end.
     pub ended_ns: u64,
     /// How.
@@ -158,6 +169,7 @@ impl Request {
             rpc: None,
             rpc_end: None,
             arrived_ns: None,
+            thread: None,
             facts: RequestFacts::default(),
             request_bytes: None,
             status: None,
@@ -175,10 +187,8 @@ impl Request {
             usage: Usage::default(),
             finish_reasons: Vec::new(),
             error: None,
-            prefill: Share::default(),
-            decode: Share::default(),
-            first_step_ns: None,
-            evidence: Evidence::E4,
+            served: None,
+            ride: Box::default(),
             ended_ns: opened_ns,
             outcome: Outcome::Lost,
         }
@@ -233,6 +243,18 @@ impl Request {
         false
     }
 
+    /// A request of which nothing is known.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::new(1, 2, 3, 1000, Hook::Socket)
+    }
+
+    /// Ends it as if its last signal had come.
+    #[cfg(test)]
+    pub(super) fn end_for_test(&mut self, time_ns: u64, outcome: Outcome) {
+        self.finish(time_ns, outcome);
+    }
+
     /// The process ended under it.
     pub(super) fn lose(&mut self, time_ns: u64) {
         self.hook = Hook::Process;
@@ -248,15 +270,19 @@ impl Request {
         self.life.reach(Transition { state, time_ns, hook: self.hook, evidence: Evidence::E1 });
     }
 
-    /// Work on the GPU that may be its own began. Later states are known better than by such work.
-    pub(super) fn may_have_begun(&mut self, time_ns: u64, evidence: Evidence) {
-        if self.life.last().is_some_and(|last| last.state == State::Body && last.time_ns <= time_ns) {
-            self.life.reach(Transition { state: State::Prefilling, time_ns, hook: Hook::Gpu, evidence });
+    /// Its rides are over: when the first began is a state of its life, where nobody told it better.
+    pub(super) fn rode(&mut self) {
+        self.ride.end();
+        let first = self.ride.first_step_ns.zip(self.ride.evidence).filter(|_| self.served.is_none());
+        if let Some((time_ns, evidence)) = first {
+            self.life.insert(Transition { state: State::Prefilling, time_ns, hook: Hook::Gpu, evidence });
         }
     }
 
     /// Ends the request.
     fn finish(&mut self, time_ns: u64, outcome: Outcome) {
+        // Of two threads' records the later may be stamped earlier: no request ends before what it went through.
+        let time_ns = self.life.last().map_or(time_ns, |last| last.time_ns.max(time_ns));
         self.reach(outcome.state(), time_ns);
         self.ended_ns = time_ns;
         self.outcome = outcome;
@@ -285,9 +311,11 @@ impl Request {
             Fact::Id(id) => self.id = Some(id),
             Fact::Model(model) => self.response_model = Some(model),
             Fact::Usage(usage) => self.usage = usage,
+            // A server may say it again with every event.
+            Fact::FinishReason { .. } if self.finish_reasons.len() >= MOST_REASONS => {}
             Fact::FinishReason { reason, .. } => self.finish_reasons.push(reason),
             Fact::Count(count, value) => self.count(count, value),
-            // A shard's steps are of batches, not of one request.
+            // A shard's steps are of batches, not of one request, and are taken before they come here.
             Fact::Time(..) | Fact::ShardBatches(_) | Fact::ShardStep(_) => {}
             Fact::Error { kind, code } => self.error = kind.or(code).or_else(|| Some("error".to_owned())),
         }
@@ -337,6 +365,12 @@ impl Request {
         }
     }
 
+    /// Which it is.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner { connection: self.connection, exchange: self.exchange }
+    }
+
     /// It asks a model to generate or embed: only such requests have a queue, a prefill and a share of the GPU.
     #[must_use]
     pub fn is_inference(&self) -> bool {
@@ -355,12 +389,24 @@ impl Request {
         self.usage.output
     }
 
+    /// Tokens of its prompt that had to be computed, as the server reports them: those that a cache held are left out.
+    #[must_use]
+    pub fn computed_input_tokens(&self) -> Option<u64> {
+        let cached =
+            self.usage.cached.filter(|_| self.route.is_some_and(|route| !route.counts_cached_apart()));
+        Some(self.usage.input?.saturating_sub(cached.unwrap_or(0)))
+    }
+
     /// GPU work of both phases.
     #[must_use]
     pub fn share(&self) -> Share {
-        let mut sum = self.prefill;
-        sum.add(&self.decode);
-        sum
+        self.ride.share()
+    }
+
+    /// Weakest evidence of its edges to steps.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        self.ride.evidence.unwrap_or(Evidence::E4)
     }
 }
 
@@ -421,6 +467,25 @@ mod tests {
         let kept = series.iter().count();
         assert!((32..=64).contains(&kept), "{kept}");
         assert_eq!(series.left_out(), 1000 - kept as u64);
+    }
+
+    #[test]
+    fn a_reason_that_is_said_with_every_event_is_kept_so_often() {
+        let mut request = Request::for_test();
+        for _ in 0..1000 {
+            let reason = Fact::FinishReason { choice: 0, reason: "stop".to_owned() };
+            request.take(signal(1, SignalKind::Fact(reason)));
+        }
+        assert_eq!(request.finish_reasons.len(), MOST_REASONS);
+    }
+
+    #[test]
+    fn no_request_ends_before_what_it_went_through() {
+        let mut request = Request::for_test();
+        request.take(signal(5000, SignalKind::RequestStart));
+        request.take(signal(6000, SignalKind::Token { choice: 0, event: 1, token_ids: None }));
+        request.lose(5500);
+        assert_eq!((request.ended_ns, request.life.violations), (6000, 0));
     }
 
     fn signal(time_ns: u64, kind: SignalKind) -> Signal {

@@ -1,5 +1,6 @@
 //! Sums since the attach: what the summary and the metrics are made of.
 
+use super::beyond::Forgotten;
 use super::count::direction;
 use super::failure::Failures;
 use super::kernel::KernelKey;
@@ -31,10 +32,8 @@ pub struct Totals {
     pub gpu_lo_ns: u64,
     /// GPU time of closed steps at most, nanoseconds.
     pub gpu_hi_ns: u64,
-    /// The most that steps without any request can have taken, nanoseconds.
-    pub unattributed_ns: u64,
-    /// Kernel launches and graph launches of steps without any request.
-    pub unattributed_launches: u64,
+    /// GPU time of closed steps, the best that is known, nanoseconds.
+    pub gpu_ns: u64,
     /// Launches recorded into graphs by processes that are gone.
     pub captured_launches: u64,
     /// What was counted in the kernel instead of sent.
@@ -45,6 +44,8 @@ pub struct Totals {
     pub failures: Failures,
     /// Batches of copies of which only a part of the bytes is known.
     pub cut_batches: u64,
+    /// What tables of processes that are gone had to forget.
+    pub forgotten: Forgotten,
 }
 
 /// Calls that were counted in the kernel instead of sent.
@@ -70,13 +71,13 @@ impl Default for Totals {
             steps: 0,
             gpu_lo_ns: 0,
             gpu_hi_ns: 0,
-            unattributed_ns: 0,
-            unattributed_launches: 0,
+            gpu_ns: 0,
             captured_launches: 0,
             counted: Counted::default(),
             collectives: BTreeMap::new(),
             failures: Failures::default(),
             cut_batches: 0,
+            forgotten: Forgotten::default(),
         }
     }
 }
@@ -122,15 +123,12 @@ impl Totals {
         *self.ignored.entry(reason).or_default() += 1;
     }
 
-    pub(super) fn step(&mut self, step: &Step, attributed: bool) {
+    pub(super) fn step(&mut self, step: &Step) {
         let (lo, hi) = step.gpu_bounds_ns();
         self.steps += 1;
         self.gpu_lo_ns += lo;
         self.gpu_hi_ns += hi;
-        if !attributed {
-            self.unattributed_ns += hi;
-            self.unattributed_launches += step.work.launches + step.work.graph_launches;
-        }
+        self.gpu_ns += step.gpu_ns;
         self.add_work(&step.work);
     }
 

@@ -3,8 +3,10 @@
 //! In: the bytes of one ring-buffer record. Out: an [`Event`] that owns what it needs. No I/O, no clock, no state.
 
 mod record;
+mod server;
 
 pub use record::decode;
+pub use server::{Batch, Run, ServerCall, ServerData, Way};
 
 use profiler_common::event::{WIDE_ARGS, WIDE_WORDS};
 
@@ -61,12 +63,14 @@ pub enum Body {
     Burst(Burst),
     /// A socket moved.
     Socket(Socket),
+    /// A function of a model server was called.
+    Server(ServerCall),
     /// The process itself changed.
     Process(Change),
 }
 
 /// A call of a GPU function.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GpuCall {
     /// Index into the probe catalogue; known to be in range.
     pub api: u16,
@@ -75,7 +79,7 @@ pub struct GpuCall {
 }
 
 /// What is known of a GPU call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum CallData {
     /// A kernel launch.
     Launch(Launch),
@@ -118,7 +122,7 @@ pub enum CallData {
 }
 
 /// The arguments of a call that six do not tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Wide {
     /// Return address.
     pub caller: u64,
@@ -130,7 +134,7 @@ pub struct Wide {
 }
 
 /// The user stack of a launch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stack {
     /// Index into the probe catalogue; known to be in range.
     pub api: u16,
@@ -143,7 +147,7 @@ pub struct Stack {
 }
 
 /// What a thread has sent so far, as sums that only rise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Burst {
     /// First operation since the last one told, `CLOCK_MONOTONIC` nanoseconds.
     pub first_ns: u64,
@@ -158,7 +162,7 @@ pub struct Burst {
 }
 
 /// The arguments of a kernel launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Launch {
     /// Host function, `cudaKernel_t` or `CUfunction`.
     pub function: u64,
@@ -231,7 +235,7 @@ pub enum Socket {
 }
 
 /// How the carrier of a TLS session is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Tie {
     /// The program set the descriptor.
     Descriptor,
@@ -246,7 +250,7 @@ pub enum Tie {
 }
 
 /// Who sent the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Direction {
     /// The target read them.
     Received,
@@ -255,7 +259,7 @@ pub enum Direction {
 }
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum End {
     /// The target closed it.
     Closed,
@@ -270,7 +274,7 @@ pub enum End {
 }
 
 /// How a process changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
     /// It made a new task.
     Forked {

@@ -1,7 +1,8 @@
 //! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
 
 use super::{
-    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Tie, Wide,
+    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Tie,
+    Wide, server,
 };
 use crate::probe;
 use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, kind, tie};
@@ -41,27 +42,30 @@ pub fn decode(record: &[u8]) -> Result<Event, Rejected> {
         kind::SOCKET_DATA => Body::Socket(data(&head, &mut fields)?),
         kind::SOCKET_END => Body::Socket(ended(&head, &mut fields)?),
         kind::TLS_SESSION => Body::Socket(session(&head, &mut fields)?),
+        kind::MESSAGE => server::message(&head, &mut fields)?,
+        kind::BATCH => server::batch(&head, &mut fields)?,
+        kind::LIST => server::list(&head, &mut fields)?,
         kind::PROCESS => Body::Process(changed(&head, &mut fields)?),
         _ => return Err(Rejected::UnknownKind),
     };
     Ok(Event { pid: head.pid, tid: head.tid, time_ns: head.time_ns, body })
 }
 
-struct Head {
+pub(super) struct Head {
     api: u16,
-    detail: u16,
+    pub(super) detail: u16,
     pid: u32,
     tid: u32,
     time_ns: u64,
 }
 
 impl Head {
-    fn api(&self) -> Result<u16, Rejected> {
+    pub(super) fn api(&self) -> Result<u16, Rejected> {
         probe::api(self.api).map(|_| self.api).ok_or(Rejected::UnknownApi)
     }
 
     fn call(&self, data: CallData) -> Result<Body, Rejected> {
-        Ok(Body::Gpu(GpuCall { api: self.api()?, data }))
+        server::call(self, data)
     }
 }
 
@@ -166,7 +170,7 @@ fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
 }
 
 /// What of the record has not been read yet. Little-endian, as both supported machines are.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Rejected> {
@@ -179,15 +183,15 @@ impl Fields<'_> {
         self.take().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, Rejected> {
+    pub(super) fn u32(&mut self) -> Result<u32, Rejected> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Rejected> {
+    pub(super) fn u64(&mut self) -> Result<u64, Rejected> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn words<const N: usize>(&mut self) -> Result<[u64; N], Rejected> {
+    pub(super) fn words<const N: usize>(&mut self) -> Result<[u64; N], Rejected> {
         let mut words = [0; N];
         for word in &mut words {
             *word = self.u64()?;
@@ -196,16 +200,17 @@ impl Fields<'_> {
     }
 }
 
+/// The bytes of a contract type, as the kernel side writes them.
+#[cfg(test)]
+pub(super) fn bytes<T: Copy>(value: &T) -> Vec<u8> {
+    // SAFETY: contract types have no padding (profiler_common::layout), so every byte is initialised.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use profiler_common::event;
-
-    /// The bytes of a contract type, as the kernel side writes them.
-    fn bytes<T: Copy>(value: &T) -> Vec<u8> {
-        // SAFETY: contract types have no padding (profiler_common::layout), so every byte is initialised.
-        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
-    }
 
     fn head(kind: u32, detail: u16) -> event::Head {
         event::Head { kind, api: 1, detail, tgid: 10, tid: 11, time_ns: 12 }
@@ -259,7 +264,7 @@ mod tests {
 
     #[test]
     fn every_prefix_of_every_kind_is_rejected_or_read() {
-        for kind in 0..15 {
+        for kind in 0..18 {
             for detail in [0, 1, 2, 3, 4, 5, 6, 7, 8, 64, 65] {
                 let full = [bytes(&head(kind, detail)), vec![0; 560]].concat();
                 for len in 0..full.len() {

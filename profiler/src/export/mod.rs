@@ -1,5 +1,5 @@
 //! Gets spans and metrics out of the program. In: batches, offered without waiting. Out: OTLP over gRPC or HTTP and an
-//! OTLP file, with every item accounted for. Absent: building spans, and waiting for anyone who is slow.
+//! OTLP file, with every item accounted for; answers to scrapes. Absent: building spans, and waiting for anyone who is slow.
 //!
 //! opentelemetry-rust's exporters are not used: they know no exemplars, no certificate variables, one resource per
 //! exporter, and do not say how many items a partial success refused (all in 0.33.1).
@@ -11,10 +11,13 @@ mod inbox;
 mod ledger;
 mod queue;
 mod retry;
+mod scrape;
 mod settings;
 mod transport;
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -22,6 +25,8 @@ use tracing::warn;
 use deliver::Deliverer;
 use file::FileSink;
 use inbox::Inbox;
+
+use crate::metric::Registry;
 
 pub use file::FileError;
 pub use ledger::{Account, Destination, Ledger, Reason, Tally};
@@ -46,6 +51,16 @@ pub enum OpenError {
     /// The file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The address for scrapes.
+    #[error(
+        "cannot listen on {address} for scrapes; choose another address by --prometheus-listen, or port 0 for any that is free"
+    )]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Every destination of the settings, ready to run.
@@ -55,6 +70,7 @@ pub struct Exporter {
     traces: Option<Deliverer>,
     metrics: Option<Deliverer>,
     file: Option<FileSink>,
+    scrapes: Option<scrape::Server>,
 }
 
 impl Exporter {
@@ -70,22 +86,50 @@ impl Exporter {
             Some(path) => Some(FileSink::create(path).await?),
             None => None,
         };
-        Ok(Self { settings, traces, metrics, file })
+        Ok(Self { settings, traces, metrics, file, scrapes: None })
+    }
+
+    /// Also answers scrapes from this registry, if the settings have an address for them.
+    pub async fn with_scrapes(mut self, registry: &Arc<Registry>) -> Result<Self, OpenError> {
+        if let Some(address) = self.settings.scrapes {
+            let server = scrape::Server::bind(address, Arc::clone(registry)).await;
+            self.scrapes = Some(server.map_err(|source| OpenError::Listen { address, source })?);
+        }
+        Ok(self)
+    }
+
+    /// Where scrapes are answered, with the port that was found where none was asked for.
+    pub fn scraped_at(&self) -> Option<SocketAddr> {
+        self.scrapes.as_ref().map(scrape::Server::address)
     }
 
     /// Exports until every `Sender` is gone, or until `shutdown` is ready and then at most `flush_timeout` longer.
     /// Afterwards nothing is queued: what was not delivered is counted as dropped.
-    pub async fn run(self, receiver: Receiver, shutdown: impl Future<Output = ()>) {
+    pub async fn run(mut self, receiver: Receiver, shutdown: impl Future<Output = ()>) {
         for warning in &self.settings.warnings {
             warn!("{warning}");
         }
+        let Some(scrapes) = self.scrapes.take() else { return self.deliver(receiver, shutdown, false).await };
+        tokio::select! {
+            () = self.deliver(receiver, shutdown, true) => {}
+            never = scrapes.serve() => match never {},
+        }
+    }
+
+    /// `stay`: until the shutdown, also when there is nothing to deliver any more.
+    async fn deliver(self, receiver: Receiver, shutdown: impl Future<Output = ()>, stay: bool) {
         let (close, closing) = watch::channel(false);
         let flush_timeout = self.settings.flush_timeout;
         let work = self.work(receiver, closing);
-        tokio::pin!(work);
+        tokio::pin!(work, shutdown);
         tokio::select! {
-            () = &mut work => return,
-            () = shutdown => {}
+            () = &mut work => {
+                if stay {
+                    shutdown.await;
+                }
+                return;
+            }
+            () = &mut shutdown => {}
         }
         // The receiver of this is in `work`, which is still here.
         let _ = close.send(true);
@@ -115,6 +159,12 @@ impl Exporter {
         };
         tokio::join!(traces, metrics, file);
     }
+}
+
+/// Bytes that a trace takes in OTLP.
+#[cfg(test)]
+pub(crate) fn encoded_size(spans: &[crate::span::model::Span]) -> usize {
+    prost::Message::encoded_len(&encode::trace::request(spans))
 }
 
 #[cfg(test)]

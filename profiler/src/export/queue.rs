@@ -91,6 +91,28 @@ impl Sender {
         }
     }
 
+    /// Whether what is offered now finds room, for those who can wait.
+    pub fn has_room(&self) -> bool {
+        self.spans.iter().flatten().all(Lane::has_room)
+    }
+
+    /// Spans and points under way.
+    pub fn queued(&self) -> u64 {
+        let [otlp, file] = [0, 1].map(|destination| self.queued_for(destination));
+        otlp + file
+    }
+
+    /// Whether the file has all that was offered.
+    pub fn is_written(&self) -> bool {
+        self.queued_for(1) == 0
+    }
+
+    fn queued_for(&self, destination: usize) -> u64 {
+        let spans = self.spans.get(destination).and_then(Option::as_ref).map(|lane| lane.account.queued());
+        let points = self.metrics.get(destination).and_then(Option::as_ref).map(|lane| lane.account.queued());
+        spans.unwrap_or(0) + points.unwrap_or(0)
+    }
+
     fn offer_spans(&self, mut spans: Vec<Span>) {
         while !spans.is_empty() {
             let rest = spans.split_off(spans.len().min(SPANS_PER_REQUEST));
@@ -128,6 +150,11 @@ fn lane<T: ?Sized>(wanted: bool, account: &Arc<Account>, room: Room) -> Ends<T> 
 }
 
 impl<T: ?Sized> Lane<T> {
+    /// Half of the room is left to what is offered at once.
+    fn has_room(&self) -> bool {
+        self.account.queued() <= self.items / 2 && self.queue.capacity() * 2 > self.queue.max_capacity()
+    }
+
     fn offer(&self, content: &Arc<T>, items: u64) {
         let claim = Claim::new(&self.account, items);
         if self.account.queued() > self.items {

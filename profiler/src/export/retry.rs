@@ -10,8 +10,9 @@ pub struct Policy {
     pub initial: Duration,
     /// Between two attempts, at most, unless the destination asks for more.
     pub longest: Duration,
-    /// From the first attempt to the last. Spans older than 30 s no longer count in Tempo's own metrics, and
-    /// backends restart within a minute; what waits longer keeps newer spans from their place in the queue.
+    /// From the first attempt to the last. Backends restart within a minute, and whoever was away for one finds
+    /// everything: the last attempt before giving up may come `longest` before it is back. Spans older than 30 s no
+    /// longer count in Tempo's own metrics, and what waits longer keeps newer spans from their place in the queue.
     pub patience: Duration,
 }
 
@@ -20,7 +21,7 @@ impl Default for Policy {
         Self {
             initial: Duration::from_millis(500),
             longest: Duration::from_secs(10),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(90),
         }
     }
 }

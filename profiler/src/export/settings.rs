@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::retry::Policy;
-use crate::metric::catalog::attribute::{SERVICE_NAME, SERVICE_VERSION};
+use crate::metric::Readers;
+use crate::metric::catalog::attribute::{HOST_NAME, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
 use crate::span::model::{Resource, Value};
 
 /// OpenTelemetry's default of `OTEL_EXPORTER_OTLP_TIMEOUT`.
@@ -31,6 +33,8 @@ pub struct Flags {
     pub otlp_file: Option<PathBuf>,
     /// Beats `OTEL_METRIC_EXPORT_INTERVAL`.
     pub metric_interval: Option<Duration>,
+    /// `--prometheus-listen`: address for scrapes.
+    pub prometheus_listen: Option<String>,
 }
 
 /// Where telemetry goes, and how.
@@ -42,6 +46,10 @@ pub struct Settings {
     pub metrics: Option<Endpoint>,
     /// The file for both.
     pub file: Option<PathBuf>,
+    /// Where scrapes are answered, if anywhere.
+    pub scrapes: Option<SocketAddr>,
+    /// Histograms go out with exponential buckets.
+    pub exponential: bool,
     /// Time between two snapshots.
     pub metric_interval: Duration,
     /// Time to deliver what is queued when the program ends.
@@ -120,6 +128,9 @@ pub enum SettingsError {
         /// Of the flag or variable.
         name: String,
     },
+    /// No address to listen on.
+    #[error("`--prometheus-listen` wants an address and a port such as 127.0.0.1:9464, not `{0}`")]
+    Listen(String),
     /// Half of a key pair.
     #[error(
         "OTEL_EXPORTER_OTLP_CLIENT_KEY and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE need each other; set both or none"
@@ -139,10 +150,13 @@ impl Settings {
         if metrics.is_some() {
             reader.refuse_delta();
         }
+        let exponential = reader.exponential();
         Ok(Self {
             traces,
             metrics,
             file: flags.otlp_file.clone(),
+            scrapes: reader.listen()?,
+            exponential,
             metric_interval: metric_interval.unwrap_or(METRIC_INTERVAL),
             flush_timeout: FLUSH_TIMEOUT,
             retry: Policy::default(),
@@ -150,9 +164,15 @@ impl Settings {
         })
     }
 
+    /// Who will read the metrics.
+    #[must_use]
+    pub fn readers(&self) -> Readers {
+        Readers { exponential: self.exponential, scraped: self.scrapes.is_some() }
+    }
+
     /// Nothing would be exported.
     pub fn is_idle(&self) -> bool {
-        self.traces.is_none() && self.metrics.is_none() && self.file.is_none()
+        self.traces.is_none() && self.metrics.is_none() && self.file.is_none() && self.scrapes.is_none()
     }
 }
 
@@ -168,14 +188,19 @@ pub fn identity(env: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     pairs
 }
 
-/// gpuspan's own resource, for the metrics about itself.
-pub fn own_resource(env: impl Fn(&str) -> Option<String>) -> Resource {
-    let text = |text: String| Value::Str(text.into());
+/// gpuspan's own resource, for the metrics about itself: those of several would be one series without an instance.
+pub fn own_resource(env: impl Fn(&str) -> Option<String>, host: &str, pid: u32) -> Resource {
     let mut attributes: Vec<(Cow<'static, str>, Value)> =
-        identity(env).into_iter().map(|(key, value)| (key.into(), text(value))).collect();
-    for (key, value) in [(SERVICE_NAME, "gpuspan"), (SERVICE_VERSION, env!("CARGO_PKG_VERSION"))] {
-        if !attributes.iter().any(|(known, _)| known == key) {
-            attributes.push((key.into(), text(value.to_owned())));
+        identity(env).into_iter().map(|(key, value)| (key.into(), Value::Str(value.into()))).collect();
+    let known = [
+        (SERVICE_NAME, "gpuspan".to_owned()),
+        (SERVICE_VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+        (SERVICE_INSTANCE_ID, format!("{host}.{pid}")),
+        (HOST_NAME, host.to_owned()),
+    ];
+    for (key, value) in known {
+        if !attributes.iter().any(|(given, _)| given == key) {
+            attributes.push((key.into(), Value::Str(value.into())));
         }
     }
     attributes.sort_by(|left, right| left.0.cmp(&right.0));
@@ -333,6 +358,36 @@ impl Reader<'_> {
         if self.variable(name).is_some_and(|value| !value.eq_ignore_ascii_case("cumulative")) {
             self.warn(format!("{name} is ignored; sums are always cumulative, which every backend takes"));
         }
+    }
+
+    fn exponential(&mut self) -> bool {
+        let name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+        let Some(value) = self.variable(name) else { return false };
+        match value.to_lowercase().as_str() {
+            "base2_exponential_bucket_histogram" => return true,
+            "explicit_bucket_histogram" => {}
+            _ => self.warn(format!(
+                "{name}={value} is not known, so histograms have explicit buckets; use explicit_bucket_histogram or \
+                 base2_exponential_bucket_histogram"
+            )),
+        }
+        false
+    }
+
+    fn listen(&mut self) -> Result<Option<SocketAddr>, SettingsError> {
+        let Some(text) = self.flags.prometheus_listen.as_deref().filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let number = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        let address: SocketAddr =
+            number.as_deref().unwrap_or(text).parse().map_err(|_| SettingsError::Listen(text.to_owned()))?;
+        if !address.ip().is_loopback() {
+            self.warn(format!(
+                "metrics at {address} can be read by whoever reaches it: there is neither TLS nor a password; \
+                 127.0.0.1 is for this machine only"
+            ));
+        }
+        Ok(Some(address))
     }
 
     /// `OTEL_EXPORTER_OTLP_<SIGNAL>_<WHAT>`, else `OTEL_EXPORTER_OTLP_<WHAT>`, with the name of the one that is set.

@@ -26,7 +26,7 @@ pub enum Direction {
 }
 
 /// How a connection, or our view of it, ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum End {
     /// The server closed it.
     Closed,

@@ -1,7 +1,7 @@
 //! What is said of gRPC calls, as plain data. Deliberately absent: text, tensors and status messages.
 
 /// A gRPC call (gRPC, `doc/PROTOCOL-HTTP2.md`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rpc {
     /// `package.Service/Method`. Empty where its path is not known.
     pub method: String,
@@ -10,7 +10,7 @@ pub struct Rpc {
 }
 
 /// Messages of one direction of a gRPC call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Messages {
     /// Complete ones.
     pub count: u64,
@@ -21,7 +21,7 @@ pub struct Messages {
 }
 
 /// How a gRPC call ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RpcEnd {
     /// `grpc-status`. `None`: the trailers had none, did not come, or are not known.
     pub status: Option<u32>,
@@ -36,7 +36,7 @@ pub struct RpcEnd {
 }
 
 /// A batch of TGI's router and shards. Zeros are what proto3 does not send.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ShardBatch {
     /// Its id.
     pub id: u64,
@@ -49,7 +49,7 @@ pub struct ShardBatch {
 }
 
 /// What a shard did for one request in one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ShardGeneration {
     /// The request.
     pub request: u64,
@@ -60,7 +60,7 @@ pub struct ShardGeneration {
 }
 
 /// How a request of a shard finished.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ShardFinish {
     /// Tokens generated in all.
     pub generated_tokens: u64,
@@ -69,7 +69,7 @@ pub struct ShardFinish {
 }
 
 /// One step of a shard: a prefill or a decode.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ShardStep {
     /// By request, at most 1,024.
     pub generations: Vec<ShardGeneration>,

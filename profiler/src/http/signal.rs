@@ -5,7 +5,7 @@ use super::rpc::{Rpc, RpcEnd, ShardBatch, ShardStep};
 use super::traceparent::TraceParent;
 
 /// One thing that happened in one exchange of a connection.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Signal {
     /// When, in the clock of the bytes' times, nanoseconds.
     pub time_ns: u64,
@@ -16,7 +16,7 @@ pub struct Signal {
 }
 
 /// The kinds of [`Signal`], in the order in which an exchange shows them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum SignalKind {
     /// The first byte of a request reached the server. Told with its head, or with whatever ended it before.
     RequestStart,
@@ -65,7 +65,7 @@ pub enum SignalKind {
 }
 
 /// Request methods of RFC 9110 and RFC 5789. Others are not told apart, as the HTTP conventions ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Method {
     /// GET.
     Get,
@@ -114,7 +114,7 @@ impl Method {
 }
 
 /// The version in a start line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HttpVersion {
     /// HTTP/1.0.
     Http10,
@@ -125,7 +125,7 @@ pub enum HttpVersion {
 }
 
 /// What a request's head says. Texts are cut to the bounds of `head.rs`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RequestHead {
     /// Method.
     pub method: Method,
@@ -149,7 +149,7 @@ pub struct RequestHead {
 }
 
 /// What a connection carries behind an upgrade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Protocol {
     /// `Upgrade: websocket` (RFC 6455).
     WebSocket,
@@ -162,7 +162,7 @@ pub enum Protocol {
 }
 
 /// Why content was not read although its bytes were seen. Framing goes on all the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Unread {
     /// A content coding that is not read, or several on top of each other.
     Coding,
@@ -175,7 +175,7 @@ pub enum Unread {
 }
 
 /// How a request ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RequestEnd {
     /// False when the client left, or a gap hid the end: `facts` is what was learnt before.
     pub complete: bool,
@@ -190,7 +190,7 @@ pub struct RequestEnd {
 }
 
 /// Parameters of a generation request. `None` is "not said, or not seen".
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RequestFacts {
     /// The body was one JSON document, seen to its end.
     pub whole: bool,
@@ -231,7 +231,7 @@ pub struct RequestFacts {
 }
 
 /// How a response's body is streamed, by its content type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Streaming {
     /// One document.
     #[default]
@@ -243,7 +243,7 @@ pub enum Streaming {
 }
 
 /// What a response's head says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ResponseHead {
     /// Status.
     pub status: u16,
@@ -259,7 +259,7 @@ pub struct ResponseHead {
 }
 
 /// Token counts in a response, as reported; with continuous usage they grow with every event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub input: Option<u64>,
@@ -272,7 +272,7 @@ pub struct Usage {
 }
 
 /// Counts that only one server family reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ServerCount {
     /// Ollama `prompt_eval_count`.
     PromptEvalCount,
@@ -299,7 +299,7 @@ pub enum ServerCount {
 }
 
 /// Durations that only one server family reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ServerTime {
     /// Ollama `load_duration`.
     Load,
@@ -312,7 +312,7 @@ pub enum ServerTime {
 }
 
 /// Something that a response's body says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Fact {
     /// `id`.
     Id(String),
@@ -345,7 +345,7 @@ pub enum Fact {
 }
 
 /// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Outcome {
     /// The response's framing ended.
     Complete,
@@ -358,7 +358,7 @@ pub enum Outcome {
 }
 
 /// How a response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ResponseEnd {
     /// How.
     pub outcome: Outcome,
@@ -376,7 +376,7 @@ pub struct ResponseEnd {
 }
 
 /// What was not HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MalformedReason {
     /// The request's start line or headers.
     RequestHead,

@@ -3,7 +3,7 @@
 //! In: a header's value. Out: the context, or nothing: one bad field voids the whole header.
 
 /// A caller's trace context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TraceParent {
     /// The trace.
     pub trace_id: [u8; 16],

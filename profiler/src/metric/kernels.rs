@@ -1,13 +1,16 @@
-//! Launches by kernel → points, as many as are worth their price.
+//! Launches and GPU time by kernel → points, as many as are worth their price.
 //!
-//! In: what kernels are called, and running counts. Out: a counter for each of the first [`MOST_NAMES`] names by arrival;
-//! the launches of all further ones are in `other`, and those without a name in a point without one.
+//! In: what kernels are called, running counts, and GPU work of iterations. Out: counters for each of the first
+//! [`MOST_NAMES`] names by arrival; those of all further ones are in `other`, and those without a name in a point without
+//! one. GPU time is a kernel's only where an iteration had no other: of a mix nothing tells whose it was, and it is in
+//! the point without a name.
 
-use super::catalog::{self, Counter, attribute};
+use super::catalog::{self, Counter, Metric, Sum, attribute};
+use super::series::Instrument;
 use super::{Handle, Target};
-use crate::correlate::{KernelKey, Totals};
+use crate::correlate::{GpuWork, KernelKey, Totals};
 use crate::span::model::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Names that have a point of their own. A vLLM step launches some 60 different kernels, PyTorch knows 24,000; each
@@ -32,13 +35,22 @@ pub struct KernelLaunches {
     names: HashMap<Arc<str>, Handle<Counter>>,
     other: Option<Handle<Counter>>,
     nameless: Option<Handle<Counter>>,
+    /// GPU time by kernel, nanoseconds; of none in particular under `None`.
+    times: BTreeMap<Option<KernelKey>, u64>,
 }
 
 impl KernelLaunches {
     /// For one target.
     #[must_use]
     pub fn new(target: Target) -> Self {
-        Self { target, kernels: HashMap::new(), names: HashMap::new(), other: None, nameless: None }
+        Self {
+            target,
+            kernels: HashMap::new(),
+            names: HashMap::new(),
+            other: None,
+            nameless: None,
+            times: BTreeMap::new(),
+        }
     }
 
     /// A kernel's short name is known, or it is known that there is none. The first word stands: a count never moves
@@ -51,7 +63,7 @@ impl KernelLaunches {
             None => Label::Nameless,
             Some(name) if self.names.contains_key(&name) => Label::Named(name),
             Some(name) if self.names.len() < MOST_NAMES => {
-                self.names.insert(name.clone(), handle(&self.target, Some(&name)));
+                self.names.insert(name.clone(), handle(&self.target, &catalog::KERNEL_LAUNCHES, Some(&name)));
                 Label::Named(name)
             }
             Some(_) => {
@@ -60,6 +72,12 @@ impl KernelLaunches {
             }
         };
         self.kernels.insert(kernel, label);
+    }
+
+    /// Takes the GPU work of an iteration.
+    pub fn work(&mut self, gpu: &GpuWork) {
+        let only = gpu.work.only_kernel().filter(|_| self.times.len() < crate::correlate::MOST_KERNELS);
+        *self.times.entry(only).or_default() += gpu.whole.gpu_ns;
     }
 
     /// Takes the running counts over. A kernel that nobody has named yet waits, unless this is the `last` time.
@@ -82,17 +100,37 @@ impl KernelLaunches {
             }
         }
         if other > 0 {
-            self.other.get_or_insert_with(|| handle(&self.target, Some(OTHER))).observe(other);
+            self.other
+                .get_or_insert_with(|| handle(&self.target, &catalog::KERNEL_LAUNCHES, Some(OTHER)))
+                .observe(other);
         }
         if nameless > 0 {
-            self.nameless.get_or_insert_with(|| handle(&self.target, None)).observe(nameless);
+            self.nameless
+                .get_or_insert_with(|| handle(&self.target, &catalog::KERNEL_LAUNCHES, None))
+                .observe(nameless);
+        }
+        self.tell_times(last);
+    }
+
+    /// The GPU time since the last call. A kernel that nobody has named yet waits, unless this is the `last` time.
+    fn tell_times(&mut self, last: bool) {
+        for (kernel, ns) in &mut self.times {
+            let label = kernel.map(|kernel| self.kernels.get(&kernel));
+            let name = match label {
+                Some(Some(Label::Named(name))) => Some(name.as_ref()),
+                Some(Some(Label::Other)) => Some(OTHER),
+                Some(None) if !last => continue,
+                None | Some(Some(Label::Nameless) | None) => None,
+            };
+            let seconds = super::seconds(std::mem::take(ns));
+            handle::<Sum>(&self.target, &catalog::KERNEL_GPU_TIME, name).add(seconds);
         }
     }
 }
 
-fn handle(target: &Target, name: Option<&str>) -> Handle<Counter> {
+fn handle<K: Instrument>(target: &Target, metric: &'static Metric<K>, name: Option<&str>) -> Handle<K> {
     let attribute = name.map(|name| (attribute::CUDA_KERNEL_NAME, Value::Str(name.to_owned().into())));
-    target.handle(&catalog::KERNEL_LAUNCHES, attribute.as_slice())
+    target.handle(metric, attribute.as_slice())
 }
 
 #[cfg(test)]

@@ -4,10 +4,17 @@ use super::Target;
 use super::catalog::{self, attribute as name};
 use crate::account::{Loss, Own};
 use crate::attach::Coverage;
-use crate::span::model::Value;
+use crate::correlate::Forgotten;
+use crate::span::model::{Value, text};
 
 /// Writes the account under gpuspan's own resource.
-pub fn own<'a>(target: &Target, loss: &Loss, own: &Own, coverage: impl Iterator<Item = &'a Coverage>) {
+pub fn own<'a>(
+    target: &Target,
+    loss: &Loss,
+    beyond: &Forgotten,
+    own: &Own,
+    coverage: impl Iterator<Item = &'a Coverage>,
+) {
     let lost = |reason: String, count: u64| {
         let reason = [(name::GPUSPAN_LOSS_REASON, Value::Str(reason.into()))];
         target.handle(&catalog::SELF_RECORDS_LOST, &reason).observe(count);
@@ -20,7 +27,16 @@ pub fn own<'a>(target: &Target, loss: &Loss, own: &Own, coverage: impl Iterator<
     for (reason, count) in &loss.decode.rejected {
         lost(format!("decode.{reason}"), *count);
     }
+    // Its fields are its tables, by the names that the summary has.
+    let tables = serde_json::to_value(beyond).unwrap_or_default();
+    for (table, count) in tables.as_object().into_iter().flatten() {
+        let table = [(name::GPUSPAN_TABLE, text(table))];
+        target.handle(&catalog::SELF_BEYOND, &table).observe(count.as_u64().unwrap_or(0));
+    }
     target.handle(&catalog::SELF_CPU_TIME, &[]).observe(own.cpu_s);
+    target.handle(&catalog::SELF_RECORDS, &[]).observe(loss.receive.received);
+    target.handle(&catalog::SELF_BPF_TIME, &[]).observe(super::seconds(own.bpf_run_ns));
+    target.handle(&catalog::SELF_BPF_RUNS, &[]).observe(own.bpf_run_count);
     let mut probes = [("attached", 0), ("missing", 0), ("expensive", 0)];
     for library in coverage {
         let counts = [library.attached, library.missing.len(), library.expensive.len()];

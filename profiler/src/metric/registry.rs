@@ -2,14 +2,14 @@
 //! Absent: a clock (times are arguments) and exporters.
 
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::{Equivalent, IndexMap};
 
 use super::catalog::attribute::{GPUSPAN_METRIC_NAME, OTEL_METRIC_OVERFLOW};
 use super::catalog::{self, Counter, Histogram, Info, Metric, UpDownCounter};
-use super::series::{Context, Handle, Instrument, Series};
+use super::series::{Context, Handle, Instrument, Reading, Series};
 use super::snapshot::{MetricPoints, Point, Snapshot, TargetMetrics};
 use crate::span::model::{Attribute, Resource, Value};
 
@@ -17,13 +17,32 @@ use crate::span::model::{Attribute, Resource, Value};
 /// SDK specification recommends. It bounds memory when a caller invents model names.
 pub const POINTS_PER_METRIC: usize = 2000;
 
+/// How long a scrape still sees a target that is gone: twice the longest interval between scrapes that is usual.
+const LINGER_NS: u64 = 120_000_000_000;
+
+/// Who will read, which says what must be kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readers {
+    /// Histograms are wanted with exponential buckets, too.
+    pub exponential: bool,
+    /// Scrapes come at times of their own, so that what is gone must be kept for them.
+    pub scraped: bool,
+}
+
 /// All metrics of all targets. Shared by reference; every method may be called from any thread.
 #[derive(Debug, Default)]
 pub struct Registry {
+    readers: Readers,
     targets: Mutex<Vec<Target>>,
 }
 
 impl Registry {
+    /// For those readers.
+    #[must_use]
+    pub fn new(readers: Readers) -> Self {
+        Self { readers, targets: Mutex::default() }
+    }
+
     /// The metrics of `resource`, whose sums count from `now_ns` (Unix time) if it is new.
     pub fn target(&self, resource: &Arc<Resource>, now_ns: u64) -> Target {
         let mut targets = lock(&self.targets);
@@ -34,23 +53,50 @@ impl Registry {
         if let Some(target) = targets.iter().find(same) {
             return target.clone();
         }
-        let target = Target::new(Arc::clone(resource), now_ns);
+        let target = Target::new(Arc::clone(resource), now_ns, self.readers.exponential);
         targets.push(target.clone());
         target
     }
 
     /// What every metric says at `now_ns` (Unix time). Retired targets are in it for the last time. A histogram's
-    /// exemplars move into the snapshot, so there is one reader of snapshots, which feeds every exporter.
+    /// exemplars are in one snapshot only, so there is one reader of snapshots, which feeds every exporter.
     pub fn snapshot(&self, now_ns: u64) -> Snapshot {
-        let targets = {
+        let present: Vec<Target> = {
             let mut targets = lock(&self.targets);
-            let all = targets.clone();
+            let present = targets.iter().filter(|target| target.left_ns().is_none()).cloned().collect();
             // What retires from here on stays for one more snapshot.
-            targets.retain(|target| !target.0.retired.load(Relaxed));
-            all
+            targets
+                .iter()
+                .filter(|target| target.0.retired.load(Relaxed))
+                .for_each(|target| target.leave(now_ns));
+            targets.retain(|target| self.is_kept(target, now_ns));
+            present
         };
-        let targets = targets.iter().map(Target::read).filter(|target| !target.metrics.is_empty());
-        Snapshot { time_ns: now_ns, targets: targets.collect() }
+        Snapshot::of(&present, Reading::Export, now_ns)
+    }
+
+    /// What every metric says at `now_ns` (Unix time), for a scrape: any number of readers see the same. Retired targets
+    /// are in it for [`LINGER_NS`] after their last snapshot, unless their resource has come back.
+    pub fn peek(&self, now_ns: u64) -> Snapshot {
+        let targets = lock(&self.targets).clone();
+        let kept = targets.iter().enumerate().filter(|(index, target)| {
+            let newer = targets.get(index + 1..).unwrap_or_default();
+            self.is_kept(target, now_ns) && !newer.iter().any(|other| other.0.resource == target.0.resource)
+        });
+        let kept: Vec<Target> = kept.map(|(_, target)| target.clone()).collect();
+        Snapshot::of(&kept, Reading::Scrape, now_ns)
+    }
+
+    fn is_kept(&self, target: &Target, now_ns: u64) -> bool {
+        let lingers = |left_ns| self.readers.scraped && now_ns.saturating_sub(left_ns) < LINGER_NS;
+        target.left_ns().is_none_or(lingers)
+    }
+}
+
+impl Snapshot {
+    fn of(targets: &[Target], reading: Reading, time_ns: u64) -> Self {
+        let targets = targets.iter().map(|target| target.read(reading));
+        Self { time_ns, targets: targets.filter(|target| !target.metrics.is_empty()).collect() }
     }
 }
 
@@ -62,23 +108,32 @@ pub struct Target(Arc<State>);
 struct State {
     resource: Arc<Resource>,
     start_ns: u64,
+    exponential: bool,
     retired: AtomicBool,
-    families: Mutex<IndexMap<&'static str, Family>>,
+    /// When it was in a snapshot for the last time, Unix time, nanoseconds; 0 as long as there will be another.
+    left_ns: AtomicU64,
+    families: Mutex<Families>,
 }
+
+/// By name.
+type Families = IndexMap<&'static str, Family>;
 
 /// One metric's points.
 #[derive(Debug)]
 struct Family {
     info: &'static Info,
+    exponential: bool,
     points: IndexMap<Attributes, Series>,
 }
 
 impl Target {
-    fn new(resource: Arc<Resource>, start_ns: u64) -> Self {
+    fn new(resource: Arc<Resource>, start_ns: u64, exponential: bool) -> Self {
         Self(Arc::new(State {
             resource,
             start_ns,
+            exponential,
             retired: AtomicBool::new(false),
+            left_ns: AtomicU64::new(0),
             families: Mutex::default(),
         }))
     }
@@ -91,10 +146,11 @@ impl Target {
     /// The metric with these attributes, looked up once, for those who record often.
     pub fn handle<K: Instrument>(&self, metric: &'static Metric<K>, attributes: &[Attribute]) -> Handle<K> {
         let mut families = lock(&self.0.families);
-        let (handle, overflowed) = family(&mut families, &metric.info).handle::<K>(attributes);
+        let (handle, overflowed) = self.family(&mut families, &metric.info).handle::<K>(attributes);
         if overflowed {
             let name = [(GPUSPAN_METRIC_NAME, Value::Str(metric.info.name.into()))];
-            family(&mut families, &catalog::SELF_METRIC_OVERFLOWS.info).handle::<Counter>(&name).0.add(1);
+            let overflows = self.family(&mut families, &catalog::SELF_METRIC_OVERFLOWS.info);
+            overflows.handle::<Counter>(&name).0.add(1);
         }
         handle
     }
@@ -120,24 +176,35 @@ impl Target {
         self.handle(metric, attributes).record(value, context);
     }
 
-    /// The target is gone: its metrics leave after the next snapshot.
+    /// The target is gone: its metrics leave after the next snapshot, and scrapes see them a while longer.
     pub fn retire(&self) {
         self.0.retired.store(true, Relaxed);
     }
 
-    fn read(&self) -> TargetMetrics {
+    fn leave(&self, now_ns: u64) {
+        // A second snapshot does not prolong its stay.
+        let _ = self.0.left_ns.compare_exchange(0, now_ns.max(1), Relaxed, Relaxed);
+    }
+
+    fn left_ns(&self) -> Option<u64> {
+        Some(self.0.left_ns.load(Relaxed)).filter(|left_ns| *left_ns > 0)
+    }
+
+    fn family<'a>(&self, families: &'a mut Families, info: &'static Info) -> &'a mut Family {
+        let exponential = self.0.exponential;
+        families.entry(info.name).or_insert_with(|| Family { info, exponential, points: IndexMap::new() })
+    }
+
+    fn read(&self, reading: Reading) -> TargetMetrics {
         let families = lock(&self.0.families);
-        let metrics = families.values().map(Family::read).filter(|metric| !metric.points.is_empty());
+        let metrics = families.values().map(|family| family.read(reading));
+        let metrics = metrics.filter(|metric| !metric.points.is_empty());
         TargetMetrics {
             resource: Arc::clone(&self.0.resource),
             start_ns: self.0.start_ns,
             metrics: metrics.collect(),
         }
     }
-}
-
-fn family<'a>(families: &'a mut IndexMap<&'static str, Family>, info: &'static Info) -> &'a mut Family {
-    families.entry(info.name).or_insert_with(|| Family { info, points: IndexMap::new() })
 }
 
 impl Family {
@@ -161,14 +228,14 @@ impl Family {
     }
 
     fn insert<K: Instrument>(&mut self, attributes: &[Attribute]) -> Handle<K> {
-        let cell = Arc::new(K::cell(self.info));
+        let cell = Arc::new(K::cell(self.info, self.exponential));
         self.points.insert(Attributes(attributes.into()), K::store(Arc::clone(&cell)));
         Handle(cell)
     }
 
-    fn read(&self) -> MetricPoints {
+    fn read(&self, reading: Reading) -> MetricPoints {
         let points = self.points.iter().filter_map(|(attributes, series)| {
-            Some(Point { attributes: Arc::clone(&attributes.0), value: series.read()? })
+            Some(Point { attributes: Arc::clone(&attributes.0), value: series.read(reading)? })
         });
         MetricPoints { info: self.info, points: points.collect() }
     }
@@ -294,6 +361,34 @@ mod tests {
     }
 
     #[test]
+    fn scrapes_see_a_retired_target_for_a_while_and_its_successor_instead() {
+        let registry = Registry::new(Readers { scraped: true, ..Readers::default() });
+        let target = registry.target(&resource("a"), 0);
+        target.add(&catalog::COPIED_BYTES, &[], 1);
+        target.retire();
+        // However long there is no snapshot.
+        assert_eq!(registry.peek(LINGER_NS * 2).points(), 1);
+        let left = LINGER_NS * 3;
+        assert_eq!([registry.snapshot(left), registry.snapshot(left + 1)].map(|s| s.points()), [1, 0]);
+        assert_eq!(
+            [left, left + LINGER_NS - 1, left + LINGER_NS].map(|now| registry.peek(now).points()),
+            [1, 1, 0]
+        );
+        registry.target(&resource("a"), 3).add(&catalog::COPIED_BYTES, &[], 7);
+        assert_eq!(ints(&registry.peek(left + 1), "gpuspan.memory.copied"), [7]);
+        registry.snapshot(left + LINGER_NS);
+        assert_eq!(lock(&registry.targets).len(), 1);
+    }
+
+    #[test]
+    fn nobody_keeps_retired_targets_for_scrapes_that_never_come() {
+        let registry = Registry::default();
+        registry.target(&resource("a"), 0).retire();
+        registry.snapshot(1);
+        assert!(lock(&registry.targets).is_empty());
+    }
+
+    #[test]
     fn beyond_the_limit_one_point_takes_the_rest_and_it_is_counted() {
         let registry = Registry::default();
         let target = registry.target(&resource("a"), 0);
@@ -312,11 +407,13 @@ mod tests {
 
     #[test]
     fn a_gauge_is_absent_until_it_is_set() {
-        static LEVEL: Metric<catalog::Gauge> = catalog::test_gauge();
         let registry = Registry::default();
-        let handle = registry.target(&resource("a"), 0).handle(&LEVEL, &[]);
+        let handle = registry.target(&resource("a"), 0).handle(&catalog::PROCESS_UPTIME, &[]);
         assert_eq!(registry.snapshot(1).points(), 0);
         handle.set(0.5);
-        assert_eq!(registry.snapshot(2).find("test").next().unwrap().value, PointValue::Double(0.5));
+        assert_eq!(
+            registry.snapshot(2).find("process.uptime").next().unwrap().value,
+            PointValue::Double(0.5)
+        );
     }
 }

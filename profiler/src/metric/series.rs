@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::catalog::{Counter, Gauge, Histogram, Info, Sum, UpDownCounter};
+use super::exponential::Exponential;
 use super::snapshot::{Distribution, Exemplar, PointValue};
 use crate::span::model::{SpanId, TraceId};
 
@@ -43,6 +44,15 @@ impl Handle<Counter> {
 }
 
 impl Handle<Sum> {
+    /// Adds to it; less than nothing, or no number, is ignored.
+    pub fn add(&self, more: f64) {
+        if more.is_finite() && more >= 0.0 {
+            let add = |bits| Some((f64::from_bits(bits) + more).to_bits());
+            // The closure always has an answer.
+            let _ = self.0.0.fetch_update(Relaxed, Relaxed, add);
+        }
+    }
+
     /// Takes over a total that is counted elsewhere; a smaller one than before, or no number, is ignored.
     pub fn observe(&self, total: f64) {
         // The bit patterns of non-negative doubles ascend with their values.
@@ -84,9 +94,9 @@ impl Handle<Histogram> {
 pub trait Instrument: Sized {
     /// Where a value lives.
     type Cell: std::fmt::Debug;
-    /// A fresh cell.
+    /// A fresh cell, for a histogram with exponential buckets besides its own if so asked.
     #[doc(hidden)]
-    fn cell(info: &'static Info) -> Self::Cell;
+    fn cell(info: &'static Info, exponential: bool) -> Self::Cell;
     /// The cell as the registry stores it.
     #[doc(hidden)]
     fn store(cell: Arc<Self::Cell>) -> Series;
@@ -117,9 +127,18 @@ const UNSET: u64 = 0x7ff8_0000_0000_0000;
 #[derive(Debug)]
 pub struct Double<const START: u64>(AtomicU64);
 
+/// For whom a value is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// For the exporters, to whom each exemplar goes once.
+    Export,
+    /// For a scrape, of which there may be any number: each sees each bucket's newest exemplar.
+    Scrape,
+}
+
 impl Series {
     /// The value now, or nothing for a gauge that was never set.
-    pub(super) fn read(&self) -> Option<PointValue> {
+    pub(super) fn read(&self, reading: Reading) -> Option<PointValue> {
         match self {
             Self::Counter(cell) => {
                 Some(PointValue::Int(i64::try_from(cell.load(Relaxed)).unwrap_or(i64::MAX)))
@@ -130,7 +149,7 @@ impl Series {
                 let value = f64::from_bits(cell.0.load(Relaxed));
                 value.is_finite().then_some(PointValue::Double(value))
             }
-            Self::Histogram(cell) => Some(PointValue::Distribution(cell.lock().take())),
+            Self::Histogram(cell) => Some(PointValue::Distribution(cell.lock().read(reading))),
         }
     }
 }
@@ -143,14 +162,23 @@ pub struct Buckets(Mutex<State>);
 struct State {
     bounds: &'static [f64],
     counts: Box<[u64]>,
-    exemplars: Box<[Option<Exemplar>]>,
+    exemplars: Box<[Option<Kept>]>,
     sum: f64,
     min: f64,
     max: f64,
+    exponential: Option<Exponential>,
+}
+
+/// A bucket's newest exemplar.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    exemplar: Exemplar,
+    /// The exporters have not had it.
+    is_fresh: bool,
 }
 
 impl Buckets {
-    fn new(bounds: &'static [f64]) -> Self {
+    fn new(bounds: &'static [f64], exponential: bool) -> Self {
         let buckets = bounds.len() + 1;
         Self(Mutex::new(State {
             bounds,
@@ -159,6 +187,7 @@ impl Buckets {
             sum: 0.0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
+            exponential: exponential.then(Exponential::default),
         }))
     }
 
@@ -178,32 +207,40 @@ impl State {
         self.sum += value;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
+        if let Some(exponential) = &mut self.exponential {
+            exponential.record(value);
+        }
         if let (Some(Context { trace_id, span_id, time_ns }), Some(slot)) =
             (context, self.exemplars.get_mut(bucket))
         {
-            *slot = Some(Exemplar { trace_id, span_id, value, time_ns });
+            *slot = Some(Kept { exemplar: Exemplar { trace_id, span_id, value, time_ns }, is_fresh: true });
         }
     }
 
-    /// The state, with the exemplars moved out: each is exported once.
-    fn take(&mut self) -> Distribution {
+    fn read(&mut self, reading: Reading) -> Distribution {
         let count = self.counts.iter().sum();
+        let exemplars = self.exemplars.iter_mut().flatten();
+        let exemplars = exemplars.filter_map(|kept| match reading {
+            Reading::Scrape => Some(kept.exemplar),
+            Reading::Export => std::mem::take(&mut kept.is_fresh).then_some(kept.exemplar),
+        });
         Distribution {
             count,
             sum: self.sum,
             min: (count > 0).then_some(self.min),
             max: (count > 0).then_some(self.max),
             buckets: self.counts.to_vec(),
-            exemplars: self.exemplars.iter_mut().filter_map(Option::take).collect(),
+            exemplars: exemplars.collect(),
+            exponential: self.exponential.clone(),
         }
     }
 }
 
 macro_rules! instrument {
-    ($kind:ident, $cell:ty, $info:pat => $new:expr) => {
+    ($kind:ident, $cell:ty, $info:pat, $exponential:pat => $new:expr) => {
         impl Instrument for $kind {
             type Cell = $cell;
-            fn cell($info: &'static Info) -> Self::Cell {
+            fn cell($info: &'static Info, $exponential: bool) -> Self::Cell {
                 $new
             }
             fn store(cell: Arc<Self::Cell>) -> Series {
@@ -216,22 +253,22 @@ macro_rules! instrument {
     };
 }
 
-instrument!(Counter, AtomicU64, _ => AtomicU64::new(0));
-instrument!(UpDownCounter, AtomicI64, _ => AtomicI64::new(0));
-instrument!(Sum, Double<0>, _ => Double(AtomicU64::new(0)));
-instrument!(Gauge, Double<{ UNSET }>, _ => Double(AtomicU64::new(UNSET)));
-instrument!(Histogram, Buckets, info => Buckets::new(info.bounds));
+instrument!(Counter, AtomicU64, _, _ => AtomicU64::new(0));
+instrument!(UpDownCounter, AtomicI64, _, _ => AtomicI64::new(0));
+instrument!(Sum, Double<0>, _, _ => Double(AtomicU64::new(0)));
+instrument!(Gauge, Double<{ UNSET }>, _, _ => Double(AtomicU64::new(UNSET)));
+instrument!(Histogram, Buckets, info, exponential => Buckets::new(info.bounds, exponential));
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn histogram() -> Handle<Histogram> {
-        Handle(Arc::new(Buckets::new(&[1.0, 2.0])))
+        Handle(Arc::new(Buckets::new(&[1.0, 2.0], false)))
     }
 
     fn read(handle: &Handle<Histogram>) -> Distribution {
-        handle.0.lock().take()
+        handle.0.lock().read(Reading::Export)
     }
 
     #[test]
@@ -254,17 +291,36 @@ mod tests {
     }
 
     #[test]
-    fn each_bucket_keeps_its_newest_exemplar_and_gives_it_away_once() {
+    fn each_bucket_gives_its_newest_exemplar_once_to_exporters_and_to_every_scrape() {
         let handle = histogram();
         let context = |n| Some(Context { trace_id: [n; 16], span_id: [n; 8], time_ns: u64::from(n) });
         handle.record(0.1, context(1));
         handle.record(0.2, context(2));
         handle.record(0.3, None);
         handle.record(9.0, context(3));
-        let exemplars = read(&handle).exemplars;
-        assert_eq!(exemplars.iter().map(|e| (e.value, e.time_ns)).collect::<Vec<_>>(), [(0.2, 2), (9.0, 3)]);
-        let again = read(&handle);
-        assert!(again.exemplars.is_empty() && again.count == 4);
+        let exemplars = |reading| -> Vec<_> {
+            let exemplars = handle.0.lock().read(reading).exemplars;
+            exemplars.iter().map(|e| (e.value, e.time_ns)).collect()
+        };
+        for _ in 0..2 {
+            assert_eq!(exemplars(Reading::Scrape), [(0.2, 2), (9.0, 3)]);
+        }
+        assert_eq!(exemplars(Reading::Export), [(0.2, 2), (9.0, 3)]);
+        assert_eq!(exemplars(Reading::Export), []);
+        handle.record(0.4, context(4));
+        assert_eq!(exemplars(Reading::Scrape), [(0.4, 4), (9.0, 3)]);
+        assert_eq!(exemplars(Reading::Export), [(0.4, 4)]);
+        assert_eq!(read(&handle).count, 5);
+    }
+
+    #[test]
+    fn exponential_buckets_come_besides_the_explicit_ones() {
+        let handle = Handle(Arc::new(Buckets::new(&[1.0, 2.0], true)));
+        [0.5, 1.5, 0.0].into_iter().for_each(|value| handle.record(value, None));
+        let state = read(&handle);
+        let exponential = state.exponential.unwrap();
+        assert_eq!(state.buckets, [2, 1, 0]);
+        assert_eq!((exponential.zeros, exponential.positive.counts.iter().sum::<u64>()), (1, 2));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::catalog::Info;
+use super::exponential::Exponential;
 use crate::span::model::{Attribute, Resource, SpanId, TraceId};
 
 /// All metrics of all targets at one moment.
@@ -67,8 +68,10 @@ pub struct Distribution {
     pub max: Option<f64>,
     /// Values per bucket, one more than the bounds.
     pub buckets: Vec<u64>,
-    /// Recorded since the last snapshot, at most one per bucket.
+    /// At most one per bucket: for exporters those of the time since the last snapshot, for scrapes the newest.
     pub exemplars: Vec<Exemplar>,
+    /// The same values in exponential buckets, where that was asked for.
+    pub exponential: Option<Exponential>,
 }
 
 /// One recorded value and the span it came from.

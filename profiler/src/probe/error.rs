@@ -13,7 +13,12 @@ pub const OUT_OF_MEMORY: i64 = 2;
 pub fn name(layer: Layer, result: i64) -> Cow<'static, str> {
     let found = match layer {
         // Its calls are not reported.
-        Layer::Tls => None,
+        Layer::Tls
+        | Layer::Zmq
+        | Layer::Llama
+        | Layer::LlamaServer
+        | Layer::Triton
+        | Layer::TritonBackend => None,
         Layer::Nccl => NCCL.iter().find(|(code, _)| *code == result).map(|(_, name)| *name),
         Layer::Runtime => CUDA.iter().find(|(code, ..)| *code == result).map(|(_, runtime, _)| *runtime),
         Layer::Driver => CUDA.iter().find(|(code, ..)| *code == result).map(|(.., driver)| *driver),

@@ -90,6 +90,8 @@ pub enum Node {
 pub enum Meaning {
     /// A function of a TLS library, which does this.
     Tls(&'static str),
+    /// A function of a model server or of a library that it talks through, which does this.
+    Server(&'static str),
     /// Launches one kernel; the record is a launch.
     Launch,
     /// Launches one kernel whose block was set before (`cuLaunch`, CUDA 1.x).
@@ -291,7 +293,7 @@ impl Meaning {
     #[must_use]
     pub(super) fn sentence(self) -> &'static str {
         match self {
-            Self::Tls(sentence) => sentence,
+            Self::Tls(sentence) | Self::Server(sentence) => sentence,
             Self::Launch | Self::LegacyLaunch { .. } => "launches a kernel",
             Self::MultiLaunch { .. } => "launches kernels on several devices",
             Self::GraphLaunch { .. } => "launches an executable graph",

@@ -1,4 +1,5 @@
-//! The catalogue of probed functions, those of GPU libraries and of TLS libraries: which symbols are probed, how their arguments lie and what they mean.
+//! The catalogue of probed functions, those of GPU libraries, of TLS libraries and of model servers: which symbols are
+//! probed, how their arguments lie and what they mean.
 //!
 //! The single source for `attach` (what to look for), `decode` (what a record's `api` index stands for) and
 //! `docs/probes.md`. Adding a function is adding a row. Argument positions are those of the public CUDA headers
@@ -8,6 +9,7 @@
 mod copy;
 mod driver;
 pub mod error;
+mod llama;
 mod meaning;
 mod nccl;
 mod openssl;
@@ -15,11 +17,14 @@ mod page;
 mod row;
 mod runtime;
 mod short;
+mod triton;
+mod zmq;
 
 pub use copy::{Direction, Side, Size, Structure, Way};
+pub use llama::{LAUNCH as LLAMA_LAUNCH, LAYOUTS, NEW_ID as LLAMA_NEW_ID};
 pub use meaning::{KeyAt, Meaning, Memory, Node, StreamAt, Waits};
 pub use page::markdown;
-pub use row::{Api, Layer, Only, Results};
+pub use row::{Api, Family, Layer, Only, Results};
 
 /// Every probed function. A record's `api` is an index into this table.
 ///
@@ -27,7 +32,16 @@ pub use row::{Api, Layer, Only, Results};
 /// count each launch twice. `_ptsz` and `_ptds` forms do not pass through the plain ones and stand beside them.
 pub const CATALOG: &[Api] = &row::flatten::<{ row::count(TABLES) }>(TABLES);
 
-const TABLES: &[&[row::Row]] = &[runtime::ROWS, driver::ROWS, nccl::ROWS, openssl::ROWS];
+const TABLES: &[&[row::Row]] = &[
+    runtime::ROWS,
+    driver::ROWS,
+    nccl::ROWS,
+    openssl::ROWS,
+    zmq::ROWS,
+    llama::ROWS,
+    llama::SERVER_ROWS,
+    triton::ROWS,
+];
 
 /// The entry of a record's `api` index, if this program knows it.
 #[must_use]

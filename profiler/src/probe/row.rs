@@ -15,16 +15,59 @@ pub enum Layer {
     Nccl,
     /// libssl, or another library with its interface: what requests arrive in.
     Tls,
+    /// libzmq: what the processes of vLLM and SGLang tell each other.
+    Zmq,
+    /// libllama: the batches of llama.cpp's servers.
+    Llama,
+    /// llama.cpp's own server: who asks for what is in a slot.
+    LlamaServer,
+    /// libtritonserver: the requests and responses of Triton.
+    Triton,
+    /// A backend of Triton: the batches of its model instances.
+    TritonBackend,
+}
+
+/// What a library is for: each family has kernel-side programs of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Work on a GPU.
+    Gpu,
+    /// What is deciphered.
+    Tls,
+    /// What a server does inside.
+    Server,
 }
 
 impl Layer {
     /// All of them, in the order of the page of probes.
-    pub const ALL: [Self; 4] = [Self::Runtime, Self::Driver, Self::Nccl, Self::Tls];
+    pub const ALL: [Self; 9] = [
+        Self::Runtime,
+        Self::Driver,
+        Self::Nccl,
+        Self::Tls,
+        Self::Zmq,
+        Self::Llama,
+        Self::LlamaServer,
+        Self::Triton,
+        Self::TritonBackend,
+    ];
 
     /// Whether it is one of a GPU.
     #[must_use]
     pub fn is_gpu(self) -> bool {
-        self != Self::Tls
+        self.family() == Family::Gpu
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn family(self) -> Family {
+        match self {
+            Self::Runtime | Self::Driver | Self::Nccl => Family::Gpu,
+            Self::Tls => Family::Tls,
+            Self::Zmq | Self::Llama | Self::LlamaServer | Self::Triton | Self::TritonBackend => {
+                Family::Server
+            }
+        }
     }
 
     /// The library's name.
@@ -35,6 +78,11 @@ impl Layer {
             Self::Driver => "libcuda",
             Self::Nccl => "libnccl",
             Self::Tls => "libssl",
+            Self::Zmq => "libzmq",
+            Self::Llama => "libllama",
+            Self::LlamaServer => "llama-server",
+            Self::Triton => "libtritonserver",
+            Self::TritonBackend => "libtriton_*",
         }
     }
 }
@@ -94,6 +142,12 @@ impl Api {
     #[must_use]
     pub fn is_paired(&self) -> bool {
         matches!(self.cookie.report, report::RETURN | report::RETURN_UNLESS_NOT_READY)
+    }
+
+    /// It receives from a message queue, and may find nothing.
+    #[must_use]
+    pub fn is_receive(&self) -> bool {
+        self.layer == Layer::Zmq && self.cookie.shape == profiler_common::cookie::server::RECEIVE
     }
 
     /// The word that travels with the probe of catalogue entry `index`, for target group `group`.
@@ -157,6 +211,18 @@ impl Row {
         self.wide()
     }
 
+    /// An opaque batch lies so: number of a layout.
+    pub const fn layout(mut self, number: u8) -> Self {
+        self.api.cookie.words = number;
+        self
+    }
+
+    /// Argument `pointee` points to what is copied as the shape says.
+    pub const fn copying(mut self, pointee: u8) -> Self {
+        self.api.cookie.pointee = pointee;
+        self
+    }
+
     /// Reported at return, with what argument `out` points to.
     pub const fn returning(mut self, out: u8) -> Self {
         self.api.cookie.out = out;
@@ -166,6 +232,12 @@ impl Row {
     /// Reported at return.
     pub const fn at_return(mut self) -> Self {
         self.api.cookie.report = report::RETURN;
+        self
+    }
+
+    /// Reported at entry, and at return again if it failed.
+    pub const fn or_failing(mut self) -> Self {
+        self.api.cookie.report = report::ENTRY_AND_FAILURE;
         self
     }
 

@@ -34,6 +34,11 @@ fn per_thread_forms_have_their_suffix() {
 #[test]
 fn what_hands_back_something_is_reported_at_return() {
     for (api, cookie) in cookies() {
+        // What servers' functions hand back is for adapters, and their meanings are only for readers.
+        if api.layer.family() == Family::Server {
+            assert!(cookie.out == NONE || api.is_paired(), "{}", api.symbol);
+            continue;
+        }
         let hands_back = match api.meaning {
             Meaning::Allocate { key, .. } => key == KeyAt::Out,
             Meaning::AddNode { node, .. } => node == Node::Kernel,

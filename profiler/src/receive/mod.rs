@@ -4,6 +4,7 @@
 //! for one edge when the ring is a quarter full: a wake-up per event costs more than everything else together.
 
 use crate::decode::{self, Event, Rejected};
+use crate::facts::Arrived;
 use aya::maps::{MapData, RingBuf};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -27,6 +28,15 @@ pub struct Received {
 }
 
 impl Received {
+    /// As it stands.
+    pub fn arrived(&self) -> Arrived {
+        Arrived {
+            records: self.records.load(Ordering::Acquire),
+            decoded: self.decoded.load(Ordering::Acquire),
+            rejected: self.rejected().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+        }
+    }
+
     /// Records that were not understood, by reason.
     pub fn rejected(&self) -> impl Iterator<Item = (Rejected, u64)> {
         Rejected::ALL.into_iter().zip(self.rejected.iter().map(|count| count.load(Ordering::Relaxed)))

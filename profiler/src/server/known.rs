@@ -22,6 +22,12 @@ pub fn recognise(comm: &str, executable: &str, command_line: &[String]) -> &'sta
     }
 }
 
+/// Whether it is a model server's process.
+#[must_use]
+pub fn is_server(comm: &str, executable: &str, command_line: &[String]) -> bool {
+    !executable.is_empty() && recognise(comm, executable, command_line) != "generic"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

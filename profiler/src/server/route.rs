@@ -10,6 +10,14 @@ pub struct Route {
     pub operation: Option<&'static str>,
 }
 
+impl Route {
+    /// Its answers count prompt tokens from a cache beside the others and not among them, as Anthropic's API does.
+    #[must_use]
+    pub fn counts_cached_apart(&self) -> bool {
+        self.template == MESSAGES
+    }
+}
+
 const fn inference(template: &'static str, operation: &'static str) -> Route {
     Route { template, operation: Some(operation) }
 }
@@ -18,6 +26,7 @@ const fn other(template: &'static str) -> Route {
     Route { template, operation: None }
 }
 
+const MESSAGES: &str = "/v1/messages";
 const CHAT: &str = "chat";
 const COMPLETION: &str = "text_completion";
 const EMBEDDINGS: &str = "embeddings";
@@ -28,7 +37,7 @@ const ROUTES: &[Route] = &[
     inference("/chat/completions", CHAT),
     inference("/v1/completions", COMPLETION),
     inference("/v1/responses", CHAT),
-    inference("/v1/messages", CHAT),
+    inference(MESSAGES, CHAT),
     inference("/v1/embeddings", EMBEDDINGS),
     inference("/embeddings", EMBEDDINGS),
     inference("/embed", EMBEDDINGS),

@@ -29,6 +29,26 @@ impl Ids {
         self.word([connection, u64::from(exchange), time_ns, 16 + index]).max(1).to_be_bytes()
     }
 
+    /// The trace of an engine's iteration.
+    #[must_use]
+    pub fn step_trace(&self, iteration: u64) -> TraceId {
+        let (high, low) = (self.word([iteration, 0, 0, 3]), self.word([iteration, 0, 0, 4]));
+        (u128::from(high) << 64 | u128::from(low).max(1)).to_be_bytes()
+    }
+
+    /// The span of an engine's iteration.
+    #[must_use]
+    pub fn step_span(&self, iteration: u64) -> SpanId {
+        self.word([iteration, 0, 0, 5]).max(1).to_be_bytes()
+    }
+
+    /// Whether an iteration is the one of `every` that is shown: the first one is, later ones by chance, so that no
+    /// rhythm of the engine's is hit or missed.
+    #[must_use]
+    pub fn shows_step(&self, iteration: u64, every: u64) -> bool {
+        every > 0 && (iteration == 1 || self.word([iteration, 0, 0, 6]).is_multiple_of(every))
+    }
+
     fn word(&self, parts: [u64; 4]) -> u64 {
         parts.into_iter().fold(mix(self.seed), |hash, part| mix(hash ^ mix(part)))
     }
@@ -59,7 +79,20 @@ mod tests {
                 }
             }
         }
+        for iteration in 0..400 {
+            assert!(seen.insert(ids.step_trace(iteration)[..8].to_vec()));
+            assert!(seen.insert(ids.step_span(iteration).to_vec()));
+        }
         assert_eq!(ids.trace(1, 2, 3), Ids::new(7).trace(1, 2, 3));
         assert_ne!(ids.trace(1, 2, 3), Ids::new(8).trace(1, 2, 3));
+    }
+
+    #[test]
+    fn one_iteration_of_so_many_is_shown() {
+        let ids = Ids::new(7);
+        let shown = (1..=100_000).filter(|iteration| ids.shows_step(*iteration, 100)).count();
+        assert!((900..1100).contains(&shown), "{shown}");
+        assert!(ids.shows_step(1, 1_000_000) && !ids.shows_step(1, 0));
+        assert!((1..100).all(|iteration| ids.shows_step(iteration, 1)));
     }
 }

@@ -1,10 +1,11 @@
 //! What a span is, before any exporter has seen it: ids and times already chosen, nothing left to ask.
 
+use crate::metric::catalog::attribute as name;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// An attribute's value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Value {
     /// Text.
     Str(Cow<'static, str>),
@@ -22,10 +23,22 @@ pub enum Value {
 pub type Attribute = (&'static str, Value);
 
 /// Who a span or metric speaks about: one per observed process, shared by everything it did.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Resource {
     /// `service.name` and the rest, sorted by name.
     pub attributes: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Resource {
+    /// How many GPUs its process had open, as far as that is known.
+    #[must_use]
+    pub fn gpus(&self) -> usize {
+        let uuids = self.attributes.iter().find(|(key, _)| key == name::GPUSPAN_GPU_UUIDS);
+        match uuids {
+            Some((_, Value::Strs(uuids))) => uuids.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// 16 random bytes, or the caller's.
@@ -34,18 +47,20 @@ pub type TraceId = [u8; 16];
 pub type SpanId = [u8; 8];
 
 /// Span kinds that an observer can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// The server's side of a request.
     Server,
     /// Anything inside.
+    #[default]
     Internal,
 }
 
 /// Span status by OpenTelemetry's rules: unset unless the server failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Status {
     /// Nothing to say.
+    #[default]
     Unset,
     /// The server failed; what it said, without any of the request's text.
     Error(Cow<'static, str>),
@@ -74,7 +89,7 @@ pub struct Link {
 }
 
 /// A finished span.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Span {
     /// Whose it is.
     pub resource: Arc<Resource>,
@@ -86,6 +101,8 @@ pub struct Span {
     pub parent: Option<SpanId>,
     /// The parent came over the wire.
     pub parent_is_remote: bool,
+    /// The W3C flags of its trace, as the caller or we chose them.
+    pub flags: u8,
     /// The caller's `tracestate`, unchanged.
     pub trace_state: String,
     /// Low cardinality name.
@@ -110,4 +127,40 @@ pub struct Span {
     pub dropped_links: u32,
     /// Whether the server failed.
     pub status: Status,
+}
+
+/// The W3C flag "sampled".
+pub const SAMPLED: u8 = 1;
+/// The W3C flag "random": the low 7 bytes of the trace id are random.
+pub const RANDOM: u8 = 2;
+
+impl Span {
+    /// A span inside another, over some Unix time.
+    #[must_use]
+    pub fn child(&self, span_id: SpanId, name: impl Into<Cow<'static, str>>, time_ns: (u64, u64)) -> Self {
+        Self {
+            resource: Arc::clone(&self.resource),
+            trace_id: self.trace_id,
+            span_id,
+            parent: Some(self.span_id),
+            flags: self.flags,
+            trace_state: self.trace_state.clone(),
+            name: name.into(),
+            start_ns: time_ns.0,
+            end_ns: time_ns.1,
+            ..Self::default()
+        }
+    }
+}
+
+/// A text as a value.
+#[must_use]
+pub fn text(value: &str) -> Value {
+    Value::Str(value.to_owned().into())
+}
+
+/// A count as a value.
+#[must_use]
+pub fn int(value: u64) -> Value {
+    Value::Int(i64::try_from(value).unwrap_or(i64::MAX))
 }

@@ -1,6 +1,6 @@
 //! A process → the resource its spans and metrics speak about.
 
-use super::model::{Resource, Value};
+use super::model::{Resource, Value, text};
 use crate::metric::catalog::attribute as name;
 use std::borrow::Cow;
 
@@ -17,10 +17,18 @@ pub struct Subject {
     pub server: &'static str,
     /// Machine's name.
     pub host: String,
+    /// Machine's id, if it has one.
+    pub host_id: Option<String>,
+    /// When the process began (RFC 3339).
+    pub created: Option<String>,
     /// Container id.
     pub container_id: Option<String>,
-    /// Names and values that the operator or the target's own environment gives, strongest last.
-    pub given: Vec<(String, String)>,
+    /// UUID and model of each GPU that it has open.
+    pub gpus: Vec<(String, String)>,
+    /// The server emits spans of its requests itself.
+    pub emits_spans: bool,
+    /// Names and values that the target's environment, its SDK and the operator give, strongest last.
+    pub given: Vec<(String, Value)>,
 }
 
 /// The resource of a subject. The name is the operator's word, else the target's own, else the server's, else the
@@ -41,19 +49,26 @@ pub fn resource(subject: &Subject) -> Resource {
         (name::TELEMETRY_DISTRO_VERSION.into(), text(env!("CARGO_PKG_VERSION"))),
         (name::GPUSPAN_SERVER.into(), text(subject.server)),
     ];
-    if let Some(id) = &subject.container_id {
-        attributes.push((name::CONTAINER_ID.into(), text(id)));
+    let known = [
+        (name::CONTAINER_ID, &subject.container_id),
+        (name::HOST_ID, &subject.host_id),
+        (name::PROCESS_CREATION_TIME, &subject.created),
+    ];
+    attributes.extend(known.into_iter().filter_map(|(key, value)| Some((key.into(), text(value.as_ref()?)))));
+    if !subject.gpus.is_empty() {
+        let (uuids, models) = subject.gpus.iter().cloned().unzip();
+        attributes.push((name::GPUSPAN_GPU_UUIDS.into(), Value::Strs(uuids)));
+        attributes.push((name::GPUSPAN_GPU_MODELS.into(), Value::Strs(models)));
+    }
+    if subject.emits_spans {
+        attributes.push((name::GPUSPAN_EMITS_SPANS.into(), Value::Bool(true)));
     }
     for (key, value) in &subject.given {
         attributes.retain(|(known, _)| known != key);
-        attributes.push((key.clone().into(), text(value)));
+        attributes.push((key.clone().into(), value.clone()));
     }
     attributes.sort_by(|left, right| left.0.cmp(&right.0));
     Resource { attributes }
-}
-
-fn text(value: &str) -> Value {
-    Value::Str(value.to_owned().into())
 }
 
 #[cfg(test)]
@@ -72,8 +87,7 @@ mod tests {
         assert_eq!(service(&subject), text("python3.12"));
         subject.server = "vllm";
         assert_eq!(service(&subject), text("vllm"));
-        subject.given =
-            vec![("service.name".into(), "own".into()), ("service.name".into(), "operator".into())];
+        subject.given = vec![("service.name".into(), text("own")), ("service.name".into(), text("operator"))];
         assert_eq!(service(&subject), text("operator"));
     }
 

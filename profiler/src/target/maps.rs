@@ -86,7 +86,28 @@ pub fn gpu_layer(name: &str) -> Option<Layer> {
 pub fn layer(name: &str) -> Option<Layer> {
     let is_tls =
         name.strip_prefix("libssl").is_some_and(|rest| rest.starts_with(".so") || rest.starts_with('-'));
-    gpu_layer(name).or_else(|| (is_tls && name.contains(".so")).then_some(Layer::Tls))
+    gpu_layer(name)
+        .or_else(|| (is_tls && name.contains(".so")).then_some(Layer::Tls))
+        .or_else(|| server_layer(name))
+}
+
+/// The layer of a library that model servers are made of: libzmq, also in the renamed copy that pyzmq brings
+/// (`libzmq-6a4bb5ea.so.5.2.5`), libllama, and Triton's core and backends.
+fn server_layer(name: &str) -> Option<Layer> {
+    let is = |stem: &str| {
+        let rest = name.strip_prefix(stem);
+        rest.is_some_and(|rest| rest.starts_with(".so") || rest.starts_with('-') && rest.contains(".so"))
+    };
+    match () {
+        () if is("libzmq") => Some(Layer::Zmq),
+        () if name.starts_with("libllama-server-impl.so") => Some(Layer::LlamaServer),
+        // It has what llama.cpp's programs share, and calls libllama.
+        () if name.starts_with("libllama-common") => None,
+        () if is("libllama") => Some(Layer::Llama),
+        () if is("libtritonserver") => Some(Layer::Triton),
+        () if name.starts_with("libtriton_") && name.ends_with(".so") => Some(Layer::TritonBackend),
+        () => None,
+    }
 }
 
 /// The executable file mappings of `pid`, in order of address.

@@ -1,5 +1,6 @@
 //! Processes and their kin: `/proc/PID/{stat,status,cmdline,environ,exe}`.
 
+use crate::server::VARIABLES;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +41,16 @@ pub struct Identity {
     pub resource_attributes: Option<String>,
     /// Container id from the cgroup path, when there is one.
     pub container_id: Option<String>,
+    /// Of its environment, what tells whether it emits telemetry itself; never exported.
+    pub telemetry: Vec<(&'static str, String)>,
+}
+
+impl Identity {
+    /// One of the variables in `telemetry`.
+    #[must_use]
+    pub fn telemetry(&self, name: &str) -> Option<&str> {
+        self.telemetry.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Checks that `pid` is a process that we may look into.
@@ -84,20 +95,61 @@ pub fn identity(pid: u32) -> Identity {
     };
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     Identity {
-        comm: std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned(),
-        executable: std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default(),
+        comm: comm(pid),
+        executable: executable(pid).unwrap_or_default(),
         command_line: strings("cmdline"),
         start_ticks: start_ticks(pid).unwrap_or(0),
         service_name: variable("OTEL_SERVICE_NAME"),
         resource_attributes: variable("OTEL_RESOURCE_ATTRIBUTES"),
         container_id: container_id(&cgroup),
+        telemetry: VARIABLES.iter().filter_map(|name| Some((*name, variable(name)?))).collect(),
     }
+}
+
+/// Path of the executable, also of one that was replaced or removed since its start, which the kernel marks.
+fn executable(pid: u32) -> Option<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let unmarked = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Some(unmarked.unwrap_or(path))
 }
 
 /// Start time in clock ticks since boot: field 22 of `/proc/PID/stat`. With the pid it names a process for good.
 #[must_use]
 pub fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(pid, 22)
+}
+
+/// When a process began, by its start time in clock ticks since boot, as RFC 3339 has it in UTC.
+#[must_use]
+pub fn created(start_ticks: u64) -> Option<String> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot_s: u64 = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())?;
+    // Field 22 of `stat` counts in USER_HZ, which is 100 on every architecture that Linux still runs CUDA on.
+    rfc3339(boot_s + start_ticks / 100, start_ticks % 100 * 10)
+}
+
+fn rfc3339(unix_s: u64, millis: u64) -> Option<String> {
+    let seconds = libc::time_t::try_from(unix_s).ok()?;
+    // SAFETY: an all-zero tm is valid, and both pointers are to live values.
+    let time = unsafe {
+        let mut time = std::mem::zeroed::<libc::tm>();
+        (!libc::gmtime_r(&raw const seconds, &raw mut time).is_null()).then_some(time)
+    }?;
+    let (year, month) = (time.tm_year + 1900, time.tm_mon + 1);
+    let (hour, minute, second) = (time.tm_hour, time.tm_min, time.tm_sec);
+    Some(format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z", time.tm_mday))
+}
+
+/// Short name of `pid`, which it may change; empty when it is gone.
+#[must_use]
+pub fn comm(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// Who started `pid`: field 4 of `/proc/PID/stat`.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<u32> {
+    stat_field(pid, 4)?.try_into().ok()
 }
 
 /// The threads of `pid`.
@@ -133,14 +185,21 @@ pub fn descendants(root: u32) -> Vec<u32> {
     found
 }
 
+/// Every process.
+pub(super) fn pids() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// Every process and its parent.
 fn parents() -> HashMap<u32, u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return HashMap::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: u32| Some((pid, u32::try_from(stat_field(pid, 4)?).ok()?)))
-        .collect()
+    let parent = |pid| u32::try_from(stat_field(pid, 4)?).ok();
+    pids().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect()
+}
+
+/// The container that a process runs in, if it runs in one.
+pub(super) fn container_of(pid: u32) -> Option<String> {
+    container_id(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
 /// Field `number` (counted from 1, as proc(5) does) of `/proc/PID/stat`; the name in field 2 may hold anything.
@@ -168,6 +227,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_program_that_was_replaced_keeps_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("server");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        std::fs::remove_file(&program).unwrap();
+        let found = executable(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, Some(program));
+    }
+
+    #[test]
     fn we_are_a_process_and_our_thread_is_not() {
         let pid = std::process::id();
         require(pid).unwrap();
@@ -182,6 +254,13 @@ mod tests {
         assert_ne!(tid.join().unwrap(), pid);
         assert!(is_process(pid));
         assert!(matches!(require(u32::MAX >> 1), Err(ProcessError::NoSuchProcess(_))));
+    }
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        assert_eq!(rfc3339(1_700_000_000, 70).as_deref(), Some("2023-11-14T22:13:20.070Z"));
+        let own = created(start_ticks(std::process::id()).unwrap()).unwrap();
+        assert!(own.starts_with("20") && own.ends_with('Z'), "{own}");
     }
 
     #[test]

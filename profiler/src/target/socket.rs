@@ -5,12 +5,30 @@ use std::io;
 use std::sync::Arc;
 
 /// What a stream socket listens on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", from = "String")]
 pub enum Address {
     /// TCP port.
     Tcp(u16),
     /// Path of a unix socket as its server gave it; an abstract name begins with `@`.
     Unix(Arc<str>),
+}
+
+/// As a recording has it: `tcp:PORT` or `unix:PATH`.
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        match address {
+            Address::Tcp(port) => format!("tcp:{port}"),
+            Address::Unix(path) => format!("unix:{path}"),
+        }
+    }
+}
+
+impl From<String> for Address {
+    fn from(text: String) -> Self {
+        let port = text.strip_prefix("tcp:").and_then(|port| port.parse().ok());
+        port.map_or_else(|| Self::Unix(text.strip_prefix("unix:").unwrap_or(&text).into()), Self::Tcp)
+    }
 }
 
 /// A connected stream socket found open.

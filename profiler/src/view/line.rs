@@ -1,10 +1,9 @@
 //! Plain lines, for output that is no terminal: one every few seconds, and the account at the end.
 
 use super::account::account;
-use super::{View, bytes};
+use super::{View, Whom, bytes};
 use crate::account::Summary;
 use crate::attach::Detail;
-use crate::control::Control;
 use crate::session::Session;
 use std::io::Write as _;
 use std::time::Duration;
@@ -19,7 +18,7 @@ pub struct Lines {
 }
 
 impl View for Lines {
-    fn show(&mut self, control: &Control, session: &Session, elapsed: Duration) {
+    fn show(&mut self, whom: &Whom, session: &Session, elapsed: Duration) {
         if elapsed < self.next {
             return;
         }
@@ -28,14 +27,14 @@ impl View for Lines {
         print(&format!(
             "{:>6.1} s  {}  {} active, {} done  {} launches, {} graphs  {} copies, {}{}\n",
             elapsed.as_secs_f64(),
-            control.server,
+            whom.server,
             session.engine.active_requests(),
             session.requests.total,
             work.launches,
             work.graph_launches,
             work.copy_count(),
             bytes(work.copy_bytes()),
-            if control.detail == Detail::Aggregate { "  counted in the kernel" } else { "" },
+            if whom.detail == Detail::Aggregate { "  counted in the kernel" } else { "" },
         ));
     }
 

@@ -7,18 +7,32 @@ mod table;
 mod tree;
 
 use crate::account::Summary;
+use crate::attach::Detail;
 use crate::config::Output;
-use crate::control::Control;
 use crate::session::Session;
+use crate::target::Member;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 pub use tree::tree;
 
+/// Whom an observation is about, as it stands.
+#[derive(Clone, Debug)]
+pub struct Whom {
+    /// The pid that was asked for.
+    pub pid: u32,
+    /// The server that it was recognised as.
+    pub server: &'static str,
+    /// How much is sent from the kernel.
+    pub detail: Detail,
+    /// Every process of the group.
+    pub members: Vec<Member>,
+}
+
 /// Something that shows an observation.
 pub trait View {
     /// Shows how it stands, several times a second.
-    fn show(&mut self, control: &Control, session: &Session, elapsed: Duration);
+    fn show(&mut self, whom: &Whom, session: &Session, elapsed: Duration);
 
     /// Shows what it came to.
     fn finish(&mut self, summary: &Summary, session: &Session);
@@ -38,11 +52,21 @@ pub fn of(output: Output) -> Box<dyn View> {
     }
 }
 
+/// The view of a replay, which runs too fast to be looked at: nothing is drawn anew.
+#[must_use]
+pub fn of_replay(output: Output) -> Box<dyn View> {
+    match output {
+        Output::None => Box::new(Nothing),
+        Output::Json => Box::new(json::Json::default()),
+        Output::Table => Box::new(line::Lines::default()),
+    }
+}
+
 /// Shows nothing.
 struct Nothing;
 
 impl View for Nothing {
-    fn show(&mut self, _: &Control, _: &Session, _: Duration) {}
+    fn show(&mut self, _: &Whom, _: &Session, _: Duration) {}
     fn finish(&mut self, _: &Summary, _: &Session) {}
 }
 

@@ -1,10 +1,9 @@
 //! The live table of a terminal: the group's rates on top, the newest requests below, redrawn in place.
 
 use super::account::account;
-use super::{View, bytes, duration, percentiles};
+use super::{View, Whom, bytes, duration, percentiles};
 use crate::account::Summary;
 use crate::attach::Detail;
-use crate::control::Control;
 use crate::correlate::Request;
 use crate::session::Session;
 use ratatui::layout::{Constraint, Layout};
@@ -50,7 +49,7 @@ impl Table {
 }
 
 impl View for Table {
-    fn show(&mut self, control: &Control, session: &Session, elapsed: Duration) {
+    fn show(&mut self, whom: &Whom, session: &Session, elapsed: Duration) {
         let work = &session.engine.totals().work;
         let now = Sums {
             elapsed,
@@ -61,7 +60,7 @@ impl View for Table {
         };
         let last = self.last.replace(now).unwrap_or(now);
         // A terminal that went away does not end the observation.
-        let _ = self.terminal.draw(|frame| draw(frame, control, session, &now, &last));
+        let _ = self.terminal.draw(|frame| draw(frame, whom, session, &now, &last));
     }
 
     fn finish(&mut self, summary: &Summary, session: &Session) {
@@ -71,16 +70,16 @@ impl View for Table {
     }
 }
 
-fn draw(frame: &mut Frame, control: &Control, session: &Session, now: &Sums, last: &Sums) {
+fn draw(frame: &mut Frame, whom: &Whom, session: &Session, now: &Sums, last: &Sums) {
     let [top, rest] = Layout::vertical([Constraint::Length(HEADER), Constraint::Min(3)]).areas(frame.area());
-    frame.render_widget(header(control, session, now, last), top);
+    frame.render_widget(header(whom, session, now, last), top);
     frame.render_widget(requests(session, rest.height), rest);
 }
 
-fn header<'a>(control: &Control, session: &Session, now: &Sums, last: &Sums) -> Paragraph<'a> {
+fn header<'a>(whom: &Whom, session: &Session, now: &Sums, last: &Sums) -> Paragraph<'a> {
     let seconds = now.elapsed.saturating_sub(last.elapsed).as_secs_f64();
     let rate = |now: u64, last: u64| if seconds > 0.0 { (now - last) as f64 / seconds } else { 0.0 };
-    let members = control.members();
+    let members = &whom.members;
     let gpu = members.iter().filter(|member| member.gpu).count();
     let ttft =
         session.recent.iter().filter_map(|finished| finished.request.time_to_first_token_ns()).collect();
@@ -116,13 +115,13 @@ fn header<'a>(control: &Control, session: &Session, now: &Sums, last: &Sums) -> 
             strong(format!("{} ({gpu} with a GPU library)", members.len())),
             label("  observing for "),
             strong(format!("{:.0} s", now.elapsed.as_secs_f64())),
-            label(if control.detail == Detail::Aggregate { "  counting in the kernel" } else { "" }),
+            label(if whom.detail == Detail::Aggregate { "  counting in the kernel" } else { "" }),
         ]),
     ])
     .block(
         Block::new()
             .borders(Borders::TOP | Borders::BOTTOM)
-            .title(format!(" gpuspan · {} · pid {} ", control.server, control.root()).bold()),
+            .title(format!(" gpuspan · {} · pid {} ", whom.server, whom.pid).bold()),
     )
 }
 
@@ -159,6 +158,6 @@ fn row<'a>(request: &Request, under_way: bool) -> Row<'a> {
         Cell::from(number(request.usage.input)),
         Cell::from(number(request.usage.output.or((request.deltas > 0).then_some(request.deltas)))),
         Cell::from(number(Some(request.share().launches))),
-        Cell::from(request.evidence.name()),
+        Cell::from(request.evidence().name()),
     ])
 }

@@ -5,16 +5,19 @@
 
 pub mod calls;
 pub mod code;
+pub mod metrics;
 pub mod nvcc;
 pub mod observation;
 pub mod otlp;
 pub mod program;
+pub mod recording;
 pub mod sockets;
 pub mod stage;
 pub mod summary;
 pub mod wait;
 
 pub use calls::Calls;
+pub use metrics::Metrics;
 pub use observation::{Observation, Report};
 pub use otlp::Span;
 pub use sockets::Sockets;

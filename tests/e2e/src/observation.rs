@@ -23,12 +23,16 @@ pub struct Observation {
 }
 
 /// What an observation left.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// `--summary`.
     pub summary: Summary,
     /// `--otlp-file`.
     pub spans: Vec<Span>,
+    /// `--otlp-file` as it was written.
+    pub otlp: String,
+    /// `--summary` as it was written.
+    pub summary_text: String,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -43,7 +47,15 @@ impl Observation {
     /// # Errors
     /// When it ends before that.
     pub fn start(pid: u32, arguments: &[&str]) -> Result<Self> {
-        let mut observation = Self::spawn(pid, arguments)?;
+        Self::start_with(pid, arguments, &[])
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Errors
+    /// When it ends before that.
+    pub fn start_with(pid: u32, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
+        let mut observation = Self::spawn_with(pid, arguments, variables)?;
         let ready = observation.path("ready");
         let attached = wait::until("the probes' being in place", || {
             if let Some(status) = observation.child.try_wait()? {
@@ -60,6 +72,10 @@ impl Observation {
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(pid: u32, arguments: &[&str]) -> Result<Self> {
+        Self::spawn_with(pid, arguments, &[])
+    }
+
+    fn spawn_with(pid: u32, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let folder = TempDir::new()?;
         let file = |name: &str| folder.path().join(name);
         let mut command = program::command()?;
@@ -68,7 +84,7 @@ impl Observation {
         if !arguments.contains(&"--output") {
             command.args(["--output", "none"]);
         }
-        command.args(arguments).stdin(Stdio::null());
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
         command.stdout(File::create(file("stdout"))?).stderr(File::create(file("stderr"))?);
         let child = command.spawn().context("failed to start gpuspan")?;
         Ok(Self { child, folder, asked: None })
@@ -92,6 +108,17 @@ impl Observation {
         self.text("stderr")
     }
 
+    /// Where scrapes are answered, as its ready file says: `host:port`.
+    ///
+    /// # Errors
+    /// When the file does not say it.
+    pub fn scraped_at(&self) -> Result<String> {
+        let file = self.text("ready");
+        let url = file.lines().find_map(|line| line.strip_prefix("prometheus http://"));
+        let address = url.and_then(|url| url.strip_suffix("/metrics"));
+        Ok(address.with_context(|| format!("no address for scrapes in the ready file: {file}"))?.to_owned())
+    }
+
     /// Ends it as Ctrl-C does, and reads what it left.
     ///
     /// # Errors
@@ -109,10 +136,12 @@ impl Observation {
         let status = self.wait()?;
         let ending = self.asked.map_or(Duration::ZERO, |asked| asked.elapsed());
         ensure!(status == Some(0), "gpuspan ended with {status:?}: {}", self.text("stderr"));
-        let summary = std::fs::read_to_string(self.path("summary.json")).context("no summary was written")?;
-        let summary = serde_json::from_str(&summary).context("the summary is not what it should be")?;
+        let summary_text =
+            std::fs::read_to_string(self.path("summary.json")).context("no summary was written")?;
+        let summary = serde_json::from_str(&summary_text).context("the summary is not what it should be")?;
         let spans = otlp::read(&self.path("otlp.jsonl"))?;
-        Ok(Report { summary, spans, stdout: self.text("stdout"), stderr: self.text("stderr"), ending })
+        let [otlp, stdout, stderr] = ["otlp.jsonl", "stdout", "stderr"].map(|name| self.text(name));
+        Ok(Report { summary, spans, otlp, summary_text, stdout, stderr, ending })
     }
 
     /// Waits for the end; the exit code, none after a signal.

@@ -27,6 +27,29 @@ pub struct Span {
     pub attributes: BTreeMap<String, Value>,
     /// Events, with those that were dropped.
     pub events: u64,
+    /// The first of those that were kept, Unix time.
+    pub first_event_ns: Option<u64>,
+    /// W3C flags, and OTLP's own above them.
+    pub flags: u64,
+    /// To spans of other traces.
+    pub links: Vec<Link>,
+    /// Links that were left out.
+    pub dropped_links: u64,
+    /// Of the process, by name.
+    pub resource: BTreeMap<String, Value>,
+    /// Bytes that it takes in the file, which are more than in protobuf.
+    pub json_bytes: usize,
+}
+
+/// A link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Hexadecimal.
+    pub trace_id: String,
+    /// Hexadecimal.
+    pub span_id: String,
+    /// By name, in OTLP's wrapping.
+    pub attributes: BTreeMap<String, Value>,
 }
 
 impl Span {
@@ -76,12 +99,22 @@ pub fn read(path: &Path) -> Result<Vec<Span>> {
     let mut spans = Vec::new();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line).context("a line is no JSON")?;
-        for resource in list(&line, "resourceSpans") {
-            for scope in list(resource, "scopeSpans") {
-                for span in list(scope, "spans") {
-                    spans.push(parse(span).with_context(|| format!("not a span: {span}"))?);
-                }
-            }
+        spans.extend(of_request(&line)?);
+    }
+    Ok(spans)
+}
+
+/// Every span of one OTLP/JSON request, in its order.
+///
+/// # Errors
+/// When a span lacks what every span has.
+pub fn of_request(request: &Value) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    for resource in list(request, "resourceSpans") {
+        let about = resource.get("resource").map(attributes).unwrap_or_default();
+        for span in list(resource, "scopeSpans").flat_map(|scope| list(scope, "spans")) {
+            let parsed = parse(span).with_context(|| format!("not a span: {span}"))?;
+            spans.push(Span { resource: about.clone(), ..parsed });
         }
     }
     Ok(spans)
@@ -93,8 +126,11 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 
 fn parse(span: &Value) -> Option<Span> {
     let text = |name: &str| Some(span.get(name)?.as_str()?.to_owned());
-    let attribute =
-        |value: &Value| Some((value.get("key")?.as_str()?.to_owned(), value.get("value")?.clone()));
+    let link = |link: &Value| {
+        let id = |name: &str| Some(link.get(name)?.as_str()?.to_owned());
+        Some(Link { trace_id: id("traceId")?, span_id: id("spanId")?, attributes: attributes(link) })
+    };
+    let number = |name: &str| span.get(name).and_then(Value::as_u64).unwrap_or(0);
     Some(Span {
         trace_id: text("traceId")?,
         span_id: text("spanId")?,
@@ -103,8 +139,21 @@ fn parse(span: &Value) -> Option<Span> {
         kind: span.get("kind")?.as_u64()?,
         start_ns: text("startTimeUnixNano")?.parse().ok()?,
         end_ns: text("endTimeUnixNano")?.parse().ok()?,
-        attributes: list(span, "attributes").filter_map(attribute).collect(),
-        events: list(span, "events").count() as u64
-            + span.get("droppedEventsCount").and_then(Value::as_u64).unwrap_or(0),
+        attributes: attributes(span),
+        events: list(span, "events").count() as u64 + number("droppedEventsCount"),
+        first_event_ns: list(span, "events")
+            .next()
+            .and_then(|event| event.get("timeUnixNano")?.as_str()?.parse().ok()),
+        flags: number("flags"),
+        links: list(span, "links").map(link).collect::<Option<_>>()?,
+        dropped_links: number("droppedLinksCount"),
+        resource: BTreeMap::new(),
+        json_bytes: span.to_string().len(),
     })
+}
+
+fn attributes(of: &Value) -> BTreeMap<String, Value> {
+    let attribute =
+        |value: &Value| Some((value.get("key")?.as_str()?.to_owned(), value.get("value")?.clone()));
+    list(of, "attributes").filter_map(attribute).collect()
 }

@@ -24,9 +24,27 @@ impl Stage {
     /// # Errors
     /// When it does not come up.
     pub fn start(options: &ServerOptions) -> Result<Self> {
+        Self::start_with(options, Environment::default())
+    }
+
+    /// Starts a server whose device logs every operation.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_logging(options: &ServerOptions) -> Result<Self> {
+        Self::start_with(options, Environment { ops: true, ..Environment::default() })
+    }
+
+    /// Starts a server on a device with these settings.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_with(options: &ServerOptions, settings: Environment) -> Result<Self> {
         let folder = TempDir::new()?;
+        let devices = u32::try_from(options.devices).ok().filter(|devices| *devices > 1);
+        let settings = Environment { devices: settings.devices.or(devices), ..settings };
         let options = ServerOptions { truth: Some(folder.path().join("truth.jsonl")), ..options.clone() };
-        let settings = Environment { log_dir: Some(folder.path().to_owned()), ..Environment::default() };
+        let settings = Environment { log_dir: Some(folder.path().to_owned()), ..settings };
         let environment = match options.runtime {
             Runtime::Cuda12 => command_env(simgpu::Runtime::Cuda12, &settings),
             Runtime::Cuda13 => command_env(simgpu::Runtime::Cuda13, &settings),
@@ -34,6 +52,12 @@ impl Stage {
         };
         let gpu = !environment.is_empty();
         Ok(Self { server: ServerProcess::start(&options, &environment)?, folder, gpu })
+    }
+
+    /// Where the stand-ins and the server keep their logs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What the stand-ins have counted so far: nothing without CUDA.
@@ -45,6 +69,14 @@ impl Stage {
             return Ok(Totals::default());
         }
         device(self.folder.path(), self.server.pid())
+    }
+
+    /// Every operation that its device has run so far.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn operations(&self) -> Result<Vec<simgpu::Op>> {
+        Ok(simgpu::ops(self.folder.path())?)
     }
 
     /// What the server has logged so far.

@@ -37,12 +37,20 @@ pub struct Summary {
     pub counted: Counted,
     /// Requests.
     pub requests: Requests,
+    /// Their traces.
+    pub traces: Traces,
     /// Connections.
     pub connections: Connections,
     /// What may have gone unseen.
     pub blind: Vec<Blind>,
     /// Steps.
     pub steps: Steps,
+    /// What engines said of themselves, as it stands in the file.
+    #[serde(default)]
+    pub engines: serde_json::Value,
+    /// What devices said, as it stands in the file.
+    #[serde(default)]
+    pub devices: serde_json::Value,
     /// The loss equations.
     pub loss: Loss,
     /// What was probed.
@@ -196,6 +204,15 @@ pub struct Requests {
     pub output_tokens: u64,
 }
 
+/// `traces`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Traces {
+    pub requests: BTreeMap<String, u64>,
+    pub steps: BTreeMap<String, u64>,
+    pub cut: BTreeMap<String, u64>,
+}
+
 /// `connections`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the file")]
@@ -215,8 +232,46 @@ pub struct Connections {
 #[expect(missing_docs, reason = "the names are those of the file")]
 pub struct Steps {
     pub total: u64,
+    pub gpu_ns: GpuTime,
     pub unattributed_ns: u64,
     pub unattributed_launches: u64,
+    pub iterations: Iterations,
+    pub times: BTreeMap<u32, BTreeMap<String, GpuTimes>>,
+}
+
+/// `steps.gpu_ns`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct GpuTime {
+    pub measured: u64,
+    pub bounded_lo: u64,
+    pub bounded_hi: u64,
+    pub estimated: u64,
+}
+
+/// `steps.iterations`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Iterations {
+    pub told: u64,
+    pub generic: u64,
+    pub gpu_ns: u64,
+    pub shared_ns: u64,
+    pub unattributed_ns: u64,
+    pub unattributed_launches: u64,
+    pub evicted: u64,
+    pub late: u64,
+}
+
+/// `steps.times`, by process and device.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct GpuTimes {
+    pub window_ns: u64,
+    pub busy_ns: u64,
+    pub no_request_ns: u64,
+    pub cpu_late_ns: u64,
+    pub launch_bound_ns: u64,
 }
 
 /// `loss`.

@@ -4,6 +4,9 @@
 //! Absent: failing endpoints, TLS and retries, which the exporters' own tests check.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at its first surprise")]
 
+#[path = "collector/run.rs"]
+mod run;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -77,6 +80,7 @@ fn spans() -> Vec<Span> {
         span_id: [2; 8],
         parent: Some(*b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7"),
         parent_is_remote: true,
+        flags: 3,
         trace_state: "vendor=1".to_owned(),
         name: "POST /v1/chat/completions".into(),
         kind: Kind::Server,
@@ -104,6 +108,7 @@ fn spans() -> Vec<Span> {
         span_id: [3; 8],
         parent: Some([2; 8]),
         parent_is_remote: false,
+        flags: 3,
         trace_state: String::new(),
         name: "prefill".into(),
         kind: Kind::Internal,
@@ -124,6 +129,7 @@ fn plain(resource: &Arc<Resource>, trace_id: [u8; 16]) -> Span {
         span_id: [0; 8],
         parent: None,
         parent_is_remote: false,
+        flags: 0,
         trace_state: String::new(),
         name: "".into(),
         kind: Kind::Internal,
@@ -174,7 +180,7 @@ fn check_traces(bodies: &[Json]) {
         "spanId": "0202020202020202",
         "parentSpanId": "00f067aa0ba902b7",
         "traceState": "vendor=1",
-        "flags": 0x301,
+        "flags": 0x303,
         "name": "POST /v1/chat/completions",
         "kind": 2,
         "startTimeUnixNano": "1700000000000000001",
@@ -203,7 +209,7 @@ fn check_traces(bodies: &[Json]) {
         "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
         "spanId": "0303030303030303",
         "parentSpanId": "0202020202020202",
-        "flags": 0x101,
+        "flags": 0x103,
         "name": "prefill",
         "kind": 1,
         "startTimeUnixNano": "1700000000000000010",
@@ -325,10 +331,10 @@ struct Collector {
 
 impl Collector {
     fn start(binary: &Path) -> Self {
-        let folder = std::env::temp_dir().join(format!("gpuspan-collector-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
         let (back, bodies) = receive();
         let (grpc, http) = (free_port(), free_port());
+        let folder = std::env::temp_dir().join(format!("gpuspan-collector-{}-{grpc}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
         let config = folder.join("config.yaml");
         std::fs::write(&config, configuration(grpc, http, back)).unwrap();
         let log = std::fs::File::create(folder.join("log")).unwrap();

@@ -53,10 +53,16 @@ pub struct Environment {
     pub devices: Option<u32>,
     /// Memory of each device in MiB (24576).
     pub memory_mib: Option<u64>,
+    /// What a device says it can do, such as 90 (86): from 90 on it has performance metrics (GPM).
+    pub compute_capability: Option<u32>,
+    /// What the management library is told ([`crate::Told`]).
+    pub nvml: Option<PathBuf>,
 }
 
 impl Environment {
-    fn pairs(&self) -> Vec<(String, String)> {
+    /// As variables: for a child on the stand-ins, and for whoever loads the management library only.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
         let mut set = |name: &str, value: Option<String>| {
             pairs.extend(value.map(|value| (name.to_owned(), value)));
@@ -70,6 +76,8 @@ impl Environment {
         set("SIMGPU_COPY_NS_PER_KIB", self.copy_ns_per_kib.map(|ns| ns.to_string()));
         set("SIMGPU_DEVICES", self.devices.map(|count| count.to_string()));
         set("SIMGPU_MEMORY_MIB", self.memory_mib.map(|mib| mib.to_string()));
+        set("SIMGPU_COMPUTE_CAPABILITY", self.compute_capability.map(|capability| capability.to_string()));
+        set("SIMGPU_NVML", self.nvml.as_ref().map(|path| path.display().to_string()));
         pairs
     }
 }

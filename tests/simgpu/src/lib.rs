@@ -5,8 +5,10 @@
 
 mod environment;
 mod ops;
+mod told;
 mod truth;
 
 pub use environment::{Environment, Runtime, calls_program, command_env, library_dir, sockets_program};
 pub use ops::{Kind, Op, ops};
+pub use told::Told;
 pub use truth::{Copies, Kernel, Process, Totals, Truth};

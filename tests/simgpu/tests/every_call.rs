@@ -58,7 +58,10 @@ fn work_agrees(after: &Value, total: &Totals) {
 }
 
 /// Everything that was handed out after the preparation is given back, each kind by itself.
-fn memory_agrees(after: &Value, total: &Totals) {
+///
+/// The program takes note of a call when it has returned: of several threads, one's memory may be given back and
+/// another's handed out before the first is noted, so that the program knows a peak that never was.
+fn memory_agrees(after: &Value, total: &Totals, threads: u32) {
     let memory = after["memory"].as_object().unwrap();
     assert!(memory.contains_key("1"), "two devices: {memory:?}");
     for (name, said) in memory {
@@ -72,7 +75,8 @@ fn memory_agrees(after: &Value, total: &Totals) {
         assert_eq!(said("frees"), fact("frees"), "{kind}");
         assert_eq!(said("freed_bytes"), said("allocated_bytes"), "{kind}");
         assert_eq!(fact("allocated_bytes") - fact("freed_bytes"), fact("live_bytes"), "{kind}");
-        assert!(said("peak_bytes") <= fact("peak_bytes"), "{kind}");
+        let highest = if threads == 1 { fact("peak_bytes") } else { said("allocated_bytes") };
+        assert!(said("peak_bytes") <= highest, "{kind}");
     }
     for kind in ["managed", "registered", "reserved"] {
         assert!(total.fact(&format!("{kind}_allocations")) > 0, "{kind}");
@@ -81,13 +85,12 @@ fn memory_agrees(after: &Value, total: &Totals) {
 }
 
 fn agrees(runtime: Runtime, threads: u32, more: &[&str]) -> Totals {
-    let threads = threads.to_string();
-    let usual = ["--threads", &threads, "--times", "5", "--api", "all"];
+    let usual = ["--threads", &threads.to_string(), "--times", "5", "--api", "all"];
     let (report, total) = run(runtime, &[&usual[..], more].concat());
     let after = &report["after"];
     assert_eq!(total.unsupported(), Vec::<&str>::new());
     work_agrees(after, &total);
-    memory_agrees(after, &total);
+    memory_agrees(after, &total, threads);
     let collectives = after["collectives"].as_object().unwrap();
     let sum = |of: &str| collectives.values().map(|entry| entry[of].as_u64().unwrap()).sum::<u64>();
     assert_eq!((sum("count"), sum("bytes")), (total.fact("collectives"), total.fact("collective_bytes")));

@@ -52,6 +52,15 @@ pub struct ServerOptions {
     /// Replay pure decode steps from CUDA graphs; the bare flag means `start-up`.
     #[arg(long, value_enum, default_value = "off", num_args = 0..=1, require_equals = true, default_missing_value = "start-up")]
     pub graphs: Graphs,
+    /// Schedule ahead: the next step is on the device before the tokens of the last one are handed out.
+    #[arg(long)]
+    pub asynchronous: bool,
+    /// Devices that run each step together, one thread for each.
+    #[arg(long, value_parser = at_least_one, default_value_t = 1)]
+    pub devices: usize,
+    /// Streams that share the kernels of each step on a device: 2 run half of the batch each, at the same time.
+    #[arg(long, value_parser = one_or_two, default_value_t = 1)]
+    pub streams: usize,
     /// Sequences in one step at most; the rest waits.
     #[arg(long, value_parser = at_least_one, default_value_t = 32)]
     pub max_batch: usize,
@@ -101,6 +110,8 @@ impl ServerOptions {
         let mut add = |name: &str, value: String| args.extend([OsString::from(name), value.into()]);
         add("--listen", self.listen.to_string());
         add("--runtime", value_name(self.runtime));
+        add("--devices", self.devices.to_string());
+        add("--streams", self.streams.to_string());
         add("--max-batch", self.max_batch.to_string());
         add("--max-batch-tokens", self.max_batch_tokens.to_string());
         add("--max-queue", self.max_queue.to_string());
@@ -113,6 +124,7 @@ impl ServerOptions {
         add("--seed", self.seed.to_string());
         args.push(format!("--graphs={}", value_name(self.graphs)).into());
         args.extend(self.driver_launches.then(|| "--driver-launches".into()));
+        args.extend(self.asynchronous.then(|| "--asynchronous".into()));
         if let Some(truth) = &self.truth {
             args.extend(["--truth".into(), truth.into()]);
         }
@@ -124,6 +136,13 @@ impl ServerOptions {
 fn at_least_one(text: &str) -> Result<usize, String> {
     let number: usize = text.parse().map_err(|error| format!("{error}"))?;
     if number == 0 { Err("must be at least 1".to_owned()) } else { Ok(number) }
+}
+
+fn one_or_two(text: &str) -> Result<usize, String> {
+    match at_least_one(text)? {
+        number @ 1..=2 => Ok(number),
+        _ => Err("must be 1 or 2".to_owned()),
+    }
 }
 
 /// The name by which the command line knows `value`.
@@ -141,6 +160,9 @@ mod tests {
             runtime: Runtime::Cuda13,
             graphs: Graphs::Lazy,
             driver_launches: true,
+            asynchronous: true,
+            devices: 3,
+            streams: 2,
             kernel_ns: 77,
             truth: Some("/tmp/truth.jsonl".into()),
             ..ServerOptions::default()
@@ -154,6 +176,7 @@ mod tests {
     #[test]
     fn a_step_without_room_is_refused() {
         assert!(ServerOptions::try_parse_from(["workload-server", "--max-batch", "0"]).is_err());
+        assert!(ServerOptions::try_parse_from(["workload-server", "--streams", "3"]).is_err());
     }
 
     #[test]

@@ -164,6 +164,29 @@ pub struct DeviceTotals {
     pub allocated_bytes: u64,
 }
 
+impl DeviceTotals {
+    /// Adds what another device did.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self { calls, launches, driver_launches, captured, graph_launches, graph_nodes, .. } = other;
+        let count = |sums: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>| {
+            more.iter().for_each(|(name, count)| *sums.entry(name.clone()).or_default() += count);
+        };
+        count(&mut self.calls, calls);
+        count(&mut self.kernels, &other.kernels);
+        self.launches += launches;
+        self.driver_launches += driver_launches;
+        self.captured += captured;
+        self.graph_launches += graph_launches;
+        self.graph_nodes += graph_nodes;
+        for (direction, copies) in &other.copies {
+            let sums = self.copies.entry(direction.clone()).or_default();
+            sums.count += copies.count;
+            sums.bytes += copies.bytes;
+        }
+        self.allocated_bytes += other.allocated_bytes;
+    }
+}
+
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {

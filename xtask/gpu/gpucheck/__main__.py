@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 
-from . import stage_calls, stage_cost, stage_counts, stage_handles, stage_machine, stage_serving
+from . import stage_calls, stage_cost, stage_counts, stage_device, stage_handles, stage_machine, stage_serving
 from .budget import Budget, Late
 from .context import Context
 from .report import Report
@@ -24,10 +24,12 @@ STAGES = [
     ("machine", stage_machine.run, 60, 5),
     ("calls", stage_calls.run, 90, 15),
     ("names", stage_handles.run, 60, 10),
-    ("cost", stage_cost.run, 60, 10),
-    ("counts", stage_counts.run, 90, 15),
-    ("server tiny", stage_serving.run("tiny", stage_serving.TINY), 90, 30),
-    ("server 1b", stage_serving.run("1b", stage_serving.LARGE), 130, 45),
+    ("cost", stage_cost.run, 70, 10),
+    ("counts", stage_counts.run, 110, 15),
+    ("device", stage_device.run, 40, 20),
+    ("server own", stage_serving.run("own", stage_serving.LARGE, own=True), 110, 40),
+    ("server tiny", stage_serving.run("tiny", stage_serving.TINY), 70, 40),
+    ("server 1b", stage_serving.run("1b", stage_serving.LARGE), 90, 45),
 ]
 BUDGET_S = 450
 #: Ending servers and writing files comes after that; a run that hangs is then ended by force, with what it has found.
@@ -54,6 +56,7 @@ def arguments():
 
 def main():
     args = arguments()
+    wanted = chosen(args.only)
     # Importing PyTorch from a cold disk takes long, and counts.
     budget = Budget(args.budget)
     why = why_not(args.simulate)
@@ -68,7 +71,6 @@ def main():
     watchdog = threading.Timer(budget.left() + GRACE_S, end_by_force, (report, settings))
     watchdog.daemon = True
     watchdog.start()
-    wanted = args.only.split(",") if args.only else None
     try:
         run(context, budget, wanted)
     finally:
@@ -100,9 +102,19 @@ def heading(settings):
     return f"gpuspan on a GPU, {when}"
 
 
+def chosen(only):
+    """Names of the stages that are wanted: all, or those of a list; a first word stands for all that begin with it."""
+    names = [name for name, *_ in STAGES]
+    asked = only.split(",") if only else names
+    unknown = [ask for ask in asked if not any(ask in (name, name.split()[0]) for name in names)]
+    if unknown:
+        sys.exit(f"no such stage: {', '.join(unknown)}; there are: {', '.join(names)}")
+    return [name for name in names if name in asked or name.split()[0] in asked]
+
+
 def run(context, budget, wanted):
     for name, stage, limit, least in STAGES:
-        if wanted and name not in wanted:
+        if name not in wanted:
             continue
         begin = time.monotonic()
         try:

@@ -160,5 +160,23 @@ def busy_ns(intervals):
     return total
 
 
+def idle_within(waits, intervals):
+    """Of each wait (start, duration): its length, and how much of it the device was idle for. Intervals may overlap."""
+    busy = sorted((start, start + duration) for start, duration in intervals)
+    found, first = [], 0
+    for start, duration in sorted(waits):
+        end, at, idle = start + duration, start, 0
+        # Waits of one thread do not overlap; those of others begin no earlier, so what ended before is done with.
+        while first < len(busy) and busy[first][1] <= start:
+            first += 1
+        for from_, to in busy[first:]:
+            if from_ >= end:
+                break
+            idle += max(from_ - at, 0)
+            at = max(at, to)
+        found.append((duration, idle + max(end - at, 0)))
+    return found
+
+
 def within(low, figure, high):
     return low <= figure <= high

@@ -21,7 +21,7 @@ TIMED = [
     ("cudaStreamSynchronize", "libcudart", "cudaStreamSynchronize"),
 ]
 CALLS = 4000
-ROUNDS = 5
+ROUNDS = 7
 #: A round of one call with and without, attach included.
 ROUND_S = 1.5
 

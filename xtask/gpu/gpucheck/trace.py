@@ -4,22 +4,27 @@ Categories are Kineto's (libkineto, `ActivityType.cpp`): `kernel`, `gpu_memcpy`,
 `cuda_driver`. Times in the trace are microseconds.
 """
 
-from .compare import busy_ns
+from .compare import busy_ns, idle_within
 
+#: Calls that return when the device has done what was asked before.
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
 def digest(trace):
     """The parts that gpuspan is compared with."""
     counts = {category: {} for category in DEVICE + ("cuda_runtime", "cuda_driver")}
-    intervals = []
+    intervals, waits = [], []
     for event in trace.get("traceEvents", []):
         category = event.get("cat")
         if event.get("ph") != "X" or category not in counts:
             continue
         counts[category][event["name"]] = counts[category].get(event["name"], 0) + 1
+        span = (round(event["ts"] * 1000), round(event["dur"] * 1000))
         if category in DEVICE:
-            intervals.append((round(event["ts"] * 1000), round(event["dur"] * 1000)))
+            intervals.append(span)
+        if category == "cuda_runtime" and event["name"] in WAITS:
+            waits.append(span)
     return {
         "kernels": counts["kernel"],
         "copies": directions(counts["gpu_memcpy"]),
@@ -28,6 +33,7 @@ def digest(trace):
         "driver": counts["cuda_driver"],
         "busy_ns": busy_ns(intervals),
         "sum_ns": sum(duration for _, duration in intervals),
+        "waits": idle_within(waits, intervals),
     }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 import time
 
 from . import rehearsal, trace
@@ -14,6 +15,8 @@ from .elf import OBJECT, SHT_SYMTAB, Elf
 from .worker import serve
 
 SIDE = 1024
+#: A product of this side takes a large GPU a few hundred microseconds; so many of them go before a wait.
+BIG, LONG = 4096, 10
 #: The variable of a launch stub that keeps a kernel's handle (nvcc 13); the kernel's name is the length-prefixed part.
 SLOT = re.compile(r"^_ZZL?\d+__device_stub_(_Z.*)E8__handle$")
 
@@ -100,6 +103,9 @@ class Work:
         self.x = torch.randn(SIDE, SIDE, device="cuda", dtype=torch.float16)
         self.w = torch.randn(SIDE, SIDE, device="cuda", dtype=torch.float16)
         self.host = torch.empty(SIDE, SIDE, dtype=torch.float16, pin_memory=True)
+        self.big = torch.randn(BIG, BIG, device="cuda", dtype=torch.float16)
+        self.product, self.other_product = torch.empty_like(self.big), torch.empty_like(self.big)
+        self.side_streams = [torch.cuda.Stream(), torch.cuda.Stream()]
         self.graph = None
 
     def step(self):
@@ -122,6 +128,40 @@ class Work:
         for _ in range(rounds):
             self.step()
         self.torch.cuda.synchronize()
+
+    def long(self, rounds):
+        """Milliseconds of the GPU's time before each wait, as a large model has it."""
+        for _ in range(rounds):
+            for _ in range(LONG):
+                self.torch.mm(self.big, self.big, out=self.product)
+            self.product[0, 0].item()
+
+    def streams(self, rounds):
+        """Two streams, waited for with the device."""
+        for _ in range(rounds):
+            for stream, out in self.pairs():
+                with self.torch.cuda.stream(stream):
+                    self.torch.mm(self.big, self.big, out=out)
+            self.torch.cuda.synchronize()
+
+    def threads(self, rounds):
+        """Two threads, each with a stream and waits of its own."""
+
+        def one(stream, out):
+            with self.torch.cuda.stream(stream):
+                for _ in range(rounds):
+                    for _ in range(LONG // 2):
+                        self.torch.mm(self.big, self.big, out=out)
+                    stream.synchronize()
+
+        both = [threading.Thread(target=one, args=pair) for pair in self.pairs()]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+
+    def pairs(self):
+        return zip(self.side_streams, (self.product, self.other_product))
 
     def copies(self, rounds):
         for _ in range(rounds):
@@ -169,6 +209,27 @@ class Work:
         self.torch.cuda.synchronize()
 
 
+def burn(kind, seconds):
+    """Keeps the device busy in one way for so long; how much of it was done, for those who measure the device."""
+    torch = State.torch
+    side = 64 if rehearsal.expected() else 8192
+    x = torch.randn(side, side, device="cuda", dtype=torch.bfloat16)
+    y = torch.empty_like(x)
+    once = {
+        "products": (lambda: torch.mm(x, x, out=y), 2 * side**3, "flop/s"),
+        "memory": (lambda: y.copy_(x), 2 * x.nbytes, "B/s"),
+        "small": (lambda: y[0].add_(1), 1, "kernels/s"),
+    }[kind]
+    done, begin = 0, time.monotonic()
+    while time.monotonic() - begin < seconds:
+        for _ in range(50):
+            once[0]()
+        torch.cuda.synchronize()
+        done += 50
+    end = time.monotonic()
+    return {"begin_s": begin, "end_s": end, once[2]: done * once[1] / (end - begin)}
+
+
 def phase(name, rounds, profile):
     """Runs a phase; with `profile`, under torch.profiler."""
     torch = State.torch
@@ -205,7 +266,7 @@ def slots():
     import ctypes
 
     driver = ctypes.CDLL(next(iter(mapped(r"^libcuda\.so"))))
-    counts = {"variables": 0, "filled": 0, "same_name": 0, "other_name": 0, "refused": 0}
+    counts = {"variables": 0, "filled": 0, "same_name": 0, "same_base": 0, "other_name": 0, "refused": 0, "spelt": []}
     for path, maps in mapped(r"^libtorch_cuda\.so").items():
         elf = Elf(path)
         base = elf.base(maps)
@@ -219,6 +280,8 @@ def slots():
 def look(driver, handle, rest, counts):
     import ctypes
 
+    from .compare import base
+
     counts["variables"] += 1
     if not handle:
         return
@@ -227,9 +290,24 @@ def look(driver, handle, rest, counts):
     if driver.cuKernelGetName(ctypes.byref(name), ctypes.c_void_p(handle)):
         counts["refused"] += 1
     else:
-        # The stub's own name is its kernel's name and the kernel's parameters once more.
-        counts["same_name" if rest.startswith((name.value or b"?").decode()) else "other_name"] += 1
+        # The stub's own name is its kernel's name and the kernel's parameters once more. Lambdas and anonymous
+        # namespaces in it are spelt otherwise on the device.
+        said = (name.value or b"?").decode()
+        same = "same_name" if rest.startswith(said) else "same_base" if base(rest) == base(said) else "other_name"
+        counts[same] += 1
+        if same != "same_name":
+            counts["spelt"].append((rest, said))
 
 
 if __name__ == "__main__":
-    serve({"start": start, "make": make, "settle": settle, "cost": cost, "phase": phase, "slots": slots})
+    serve(
+        {
+            "start": start,
+            "make": make,
+            "settle": settle,
+            "cost": cost,
+            "burn": burn,
+            "phase": phase,
+            "slots": slots,
+        }
+    )

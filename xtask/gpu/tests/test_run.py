@@ -44,6 +44,18 @@ class Budgets(unittest.TestCase):
             self.assertLess(least, limit, name)
 
 
+class Chosen(unittest.TestCase):
+    def test_all_some_or_a_family(self):
+        self.assertEqual(run.chosen(None), [name for name, *_ in run.STAGES])
+        self.assertEqual(run.chosen("counts,machine"), ["machine", "counts"])
+        self.assertEqual(run.chosen("server own"), ["server own"])
+        self.assertEqual(run.chosen("server"), ["server own", "server tiny", "server 1b"])
+
+    def test_what_there_is_not_is_refused(self):
+        with self.assertRaisesRegex(SystemExit, "no such stage: speed; there are: machine, calls"):
+            run.chosen("machine,speed")
+
+
 class Reports(unittest.TestCase):
     def test_rows_are_counted_by_verdict(self):
         report = Report("heading")
@@ -76,7 +88,7 @@ class Stages(unittest.TestCase):
         run.STAGES = [(name, stage, 10, 1) for name, stage in stages]
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                run.run(context, Budget(100), None)
+                run.run(context, Budget(100), run.chosen(None))
         finally:
             run.STAGES = kept
         return [(row["stage"], row["verdict"]) for row in context.report.rows]

@@ -90,7 +90,16 @@ pub struct Place {
 impl Place {
     /// Finds the function.
     pub fn of(layer: Layer, symbol: &str, pid: u32) -> Result<Self> {
-        let path = if layer == Layer::Runtime { runtime_library() } else { driver_library() };
+        Self::at(
+            if layer == Layer::Runtime { runtime_library() } else { driver_library() },
+            layer,
+            symbol,
+            pid,
+        )
+    }
+
+    /// Finds the function in this library.
+    pub fn at(path: PathBuf, layer: Layer, symbol: &str, pid: u32) -> Result<Self> {
         let library = inspect(&path, layer)?;
         let is_it = |api: u16| probe::api(api).is_some_and(|api| api.symbol == symbol);
         let point = library.points.iter().find(|point| is_it(point.api)).copied();

@@ -32,6 +32,8 @@ pub struct Account {
     pub launches: u64,
     /// Requests.
     pub requests: u64,
+    /// Messages and calls inside a server.
+    pub messages: u64,
 }
 
 impl Gpuspan {
@@ -103,6 +105,7 @@ impl Gpuspan {
             max_rss_bytes: number("/self/max_rss_bytes")? as u64,
             launches: number("/launches/total")? as u64,
             requests: number("/requests/total")? as u64,
+            messages: number("/loss/kernel/server/seen")? as u64,
         })
     }
 }

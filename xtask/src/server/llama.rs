@@ -87,6 +87,10 @@ pub fn spawn(options: &Options) -> Result<Running> {
     command.arg(port.to_string()).args(["--parallel", SLOTS, "--ctx-size", "16384", "--no-warmup"]);
     // ggml's threads spin at barriers: two of them on a busy machine make a step of 5 ms last 900 ms.
     command.args(["--threads", "1"]);
+    if options.tell {
+        // Each batch is logged token by token, with its sequence (llama.cpp, src/llama-batch.cpp).
+        command.args(["--metrics", "--verbosity", "5"]).env("LLAMA_BATCH_DEBUG", "2");
+    }
     let truth_dir = match options.device {
         Device::Cpu => None,
         Device::Cuda => {

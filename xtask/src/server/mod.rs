@@ -4,12 +4,13 @@
 //! profiled is the server's own use of CUDA; no real library's check is worked around.
 //! How the servers behave: docs/real-servers.md.
 
-mod cache;
+pub(crate) mod cache;
 pub mod llama;
 pub mod parts;
 mod process;
 mod stand_in;
 pub mod transformers;
+pub mod vllm;
 pub mod wheels;
 
 use anyhow::Result;
@@ -33,6 +34,8 @@ pub enum Name {
     Llama,
     /// Hugging Face `transformers serve` with continuous batching.
     Transformers,
+    /// vLLM's engine, rebuilt for the CPU.
+    Vllm,
 }
 
 /// How a server is started.
@@ -50,6 +53,13 @@ pub struct Options {
     /// Replay the decode steps as CUDA graphs (transformers; llama does so by itself where it can).
     #[arg(long)]
     pub cuda_graphs: bool,
+    /// Let the server tell its own account: vllm its requests' times in answers and its steps in the log, llama its
+    /// /metrics and each batch in the log, token by token.
+    #[arg(long)]
+    pub tell: bool,
+    /// How vLLM is started.
+    #[command(flatten)]
+    pub vllm: vllm::Tuning,
     /// Stop before becoming the server, for tests that attach first.
     #[arg(skip)]
     pub held: bool,
@@ -116,5 +126,6 @@ pub fn spawn(name: Name, options: &Options) -> Result<Running> {
     match name {
         Name::Llama => llama::spawn(options),
         Name::Transformers => transformers::spawn(options),
+        Name::Vllm => vllm::spawn(options),
     }
 }

@@ -4,6 +4,8 @@
 //! In: the machine, and a process with its children. Out: lines for people, or all of it as JSON.
 
 mod blind;
+mod device;
+mod inside;
 mod library;
 mod machine;
 mod process;
@@ -64,7 +66,7 @@ impl Section {
 /// Looks, prints, and fails with the code for "cannot be profiled" when something stands in the way.
 pub fn run(args: &args::Check) -> anyhow::Result<()> {
     attach::ensure_tracefs();
-    let mut sections = vec![machine::section()];
+    let mut sections = vec![machine::section(), device::section(args.nvml.as_deref(), &args.sys)];
     if let Some(pid) = args.pid {
         sections.extend(process::sections(pid));
     }

@@ -1,10 +1,11 @@
 //! One process of the target: what it is, its GPU libraries, what stays blind, its sockets.
 
 use super::blind;
+use super::inside;
 use super::library::LibraryReport;
 use super::{Grade, Section};
 use crate::attach;
-use crate::server::known;
+use crate::server::{known, own_spans};
 use crate::target::{self, Mapping};
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,7 +17,16 @@ pub fn sections(pid: u32) -> Vec<Section> {
         section.add(Grade::Fail, "target", crate::chain(&error));
         return vec![section];
     }
-    let mut sections: Vec<_> = target::descendants(pid).into_iter().map(section).collect();
+    let is_server = |identity: &target::Identity| {
+        known::is_server(&identity.comm, &identity.executable.to_string_lossy(), &identity.command_line)
+    };
+    let pids: Vec<u32> = target::group(pid, &is_server).into_keys().collect();
+    let mut sections: Vec<_> = pids.iter().copied().map(section).collect();
+    let processes: Vec<_> = pids
+        .iter()
+        .zip(&sections)
+        .map(|(pid, section)| inside::Process::new(*pid, &section.libraries))
+        .collect();
     let any_gpu = sections.iter().any(|section| section.libraries.iter().any(LibraryReport::is_gpu));
     if let (false, Some(first)) = (any_gpu, sections.first_mut()) {
         first.add(
@@ -25,6 +35,7 @@ pub fn sections(pid: u32) -> Vec<Section> {
             "no CUDA library is mapped yet: requests will be seen, and GPU calls once one is loaded",
         );
     }
+    sections.push(inside::section(&processes));
     sections
 }
 
@@ -45,6 +56,7 @@ fn section(pid: u32) -> Section {
     for mapping in &files {
         library(&mut section, pid, mapping);
     }
+    telemetry(&mut section, pid, server, &identity);
     blind::add(&mut section, pid, &files);
     let open = target::open_connections(pid).map_or(0, |open| open.len());
     section.add(
@@ -53,6 +65,26 @@ fn section(pid: u32) -> Section {
         format!("{open} connections open; a request already under way ends as partial"),
     );
     section
+}
+
+/// What the process says of itself to others than gpuspan.
+fn telemetry(section: &mut Section, pid: u32, server: &str, identity: &target::Identity) {
+    if let Some(how) = own_spans(server, &identity.command_line, |name| identity.telemetry(name)) {
+        let detail = format!(
+            "it emits spans of its requests itself ({how}): gpuspan's are INTERNAL beside them; --server-span always makes them SERVER spans"
+        );
+        section.add(Grade::Note, "own spans", detail);
+    }
+    let Some(context) = target::process_context(pid) else { return };
+    let detail =
+        format!("its SDK publishes {} resource attributes, which are used", context.attributes.len());
+    section.add(Grade::Ok, "process context", detail);
+    if let Some(schema) = context.thread_schema {
+        let detail = format!(
+            "its threads publish their active span ({schema}), which is not read: requests are found by their headers"
+        );
+        section.add(Grade::Note, "thread context", detail);
+    }
 }
 
 fn library(section: &mut Section, pid: u32, mapping: &Mapping) {

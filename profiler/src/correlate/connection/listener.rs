@@ -3,6 +3,7 @@
 //! A descriptor may stand for one listener after another, and a connection stays with the one that it was accepted on.
 //! Looking takes a moment: until it is answered, or a while has passed, the address may still come.
 
+use crate::correlate::beyond::oldest;
 use crate::target::Address;
 use std::collections::HashMap;
 
@@ -17,7 +18,12 @@ pub struct Listeners {
     next: ListenerId,
     /// Descriptors that nobody has been asked to look at.
     unasked: Vec<(u32, u32)>,
+    /// Those that found no room.
+    pub forgotten: u64,
 }
+
+/// Listeners whose address is kept, those of processes that are gone among them; the first go first.
+const MOST_LISTENERS: usize = 4096;
 
 /// What looking has brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,13 @@ impl Listeners {
     fn add(&mut self, pid: u32, fd: u32, answer: Answer) -> ListenerId {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
+        if self.addresses.len() >= MOST_LISTENERS
+            && let Some(oldest) = oldest(&self.addresses, |of, _| u64::MAX - u64::from(id.wrapping_sub(*of)))
+        {
+            self.addresses.remove(&oldest);
+            self.current.retain(|_, of| *of != oldest);
+            self.forgotten += 1;
+        }
         self.addresses.insert(id, answer);
         self.current.insert((pid, fd), id);
         id
@@ -95,6 +108,17 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listeners_without_end_are_forgotten() {
+        let mut listeners = Listeners::default();
+        for turn in 0..2 * MOST_LISTENERS as u32 {
+            listeners.listens(1, turn);
+        }
+        assert_eq!((listeners.addresses.len(), listeners.current.len()), (MOST_LISTENERS, MOST_LISTENERS));
+        assert_eq!(listeners.forgotten, MOST_LISTENERS as u64);
+        assert!(listeners.is_pending(2 * MOST_LISTENERS as u32 - 1) && !listeners.is_pending(0));
+    }
 
     #[test]
     fn a_connection_stays_with_the_listener_that_accepted_it() {

@@ -4,22 +4,23 @@
 //! tied to its carrier as soon as that is known: from then on it ends with it, and listens where it listens.
 
 mod listener;
+mod observed;
 mod observer;
 mod order;
 
 use super::Outcomes;
-use super::evidence::Evidence;
-use super::life::Hook;
+use super::inside::{ShardFact, WireFrame};
 use super::request::Request;
-use super::share::Share;
-use super::step::Step;
+use super::tap::{Seen, Tap};
 use crate::decode::{self, Socket, Tie};
-use crate::http::{Direction, End, Signal, SignalKind};
+use crate::http::{End, Fact, Signal, SignalKind};
 use crate::target::Address;
 use listener::{ListenerId, Listeners};
-use observer::{Observer, Turn};
+use observed::Connection;
+use observer::Observer;
+pub(super) use observer::Turn;
 use order::{Chunk, Order};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Connections watched at once. Beyond it new ones are left alone and counted: a server with this many open
 /// connections holds more memory for them than we do.
@@ -32,7 +33,8 @@ const LATE_NS: u64 = 200_000_000;
 /// The connections of a target group.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: HashMap<u64, Connection>,
+    /// In an order that does not change from run to run.
+    open: BTreeMap<u64, Connection>,
     /// Connections with requests under way.
     busy: BTreeSet<u64>,
     /// Connections with bytes that run ahead.
@@ -42,6 +44,8 @@ pub struct Connections {
     unplaced: Vec<(ListenerId, Request)>,
     signals: Vec<Signal>,
     counts: ConnectionCounts,
+    /// Where what is made of bytes passes by.
+    pub(super) tap: Tap<Seen>,
 }
 
 /// What became of the connections since the attach.
@@ -59,6 +63,8 @@ pub struct ConnectionCounts {
     pub tls_doubts: u64,
     /// HTTP/2.
     pub http2: u64,
+    /// ZMTP, ZeroMQ's protocol.
+    pub zmtp: u64,
     /// No protocol we know.
     pub other: u64,
     /// Left alone because too many were open.
@@ -74,20 +80,6 @@ pub enum Payload {
     Whole,
     /// What the target sends needs no contents, as long as it has read no more than this.
     BriefWhile(u64),
-}
-
-#[derive(Debug)]
-struct Connection {
-    pid: u32,
-    origin: Origin,
-    observer: Observer,
-    received: Order,
-    sent: Order,
-    requests: Vec<Request>,
-    /// It opened like TLS.
-    is_tls: bool,
-    /// The stream of what a TLS library deciphers of it.
-    session: Option<u64>,
 }
 
 /// Where a stream comes from.
@@ -120,6 +112,11 @@ impl Connections {
         ConnectionCounts { tls_unread: self.counts.tls_unread + unread, ..self.counts }
     }
 
+    /// Listeners whose address found no room.
+    pub(super) fn forgotten_listeners(&self) -> u64 {
+        self.listeners.forgotten
+    }
+
     pub(super) fn found_open(&mut self, pid: u32, id: u64, address: Address) {
         self.counts.found_open += 1;
         self.counts.total += 1;
@@ -134,7 +131,8 @@ impl Connections {
         self.listeners.take_unasked()
     }
 
-    pub(super) fn event(&mut self, pid: u32, time_ns: u64, socket: Socket, out: &mut Outcomes) {
+    pub(super) fn event(&mut self, at: (u32, u32, u64), socket: Socket, out: &mut Outcomes) {
+        let (pid, tid, time_ns) = at;
         match socket {
             Socket::Opened { connection, listener_fd, .. } => {
                 let listener = self.listeners.on(pid, listener_fd);
@@ -144,6 +142,10 @@ impl Connections {
             Socket::Secured { connection, new } => self.insert(connection, pid, Origin::Carrier(None), !new),
             Socket::Carried { connection, carrier, tie } => self.tie(connection, carrier, tie),
             Socket::Data { connection, direction, position, bytes, lost_after } => {
+                if let (decode::Direction::Received, Some(open)) = (direction, self.open.get_mut(&connection))
+                {
+                    open.reader = tid;
+                }
                 self.data(connection, direction, Chunk { position, time_ns, bytes, lost_after }, out);
             }
             Socket::Ended { connection, end, received, sent, .. } => {
@@ -160,7 +162,7 @@ impl Connections {
     /// Time passed: bytes before those that wait are lost, and addresses that have not come do not.
     pub(super) fn tick(&mut self, now_ns: u64, out: &mut Outcomes) {
         let late = now_ns.saturating_sub(LATE_NS);
-        for id in self.ahead.clone() {
+        for id in self.tap.connections().unwrap_or_else(|| self.ahead.iter().copied().collect()) {
             self.observe(id, out, |connection, signals| connection.give_up_before(late, signals));
         }
         for (listener, mut request) in self.unplaced.drain(..) {
@@ -171,7 +173,7 @@ impl Connections {
     }
 
     pub(super) fn process_gone(&mut self, pid: u32, time_ns: u64, out: &mut Outcomes) {
-        let gone = self.open.extract_if(|_, connection| connection.pid == pid);
+        let gone = self.open.extract_if(.., |_, connection| connection.pid == pid);
         for (id, connection) in gone {
             self.busy.remove(&id);
             self.ahead.remove(&id);
@@ -184,29 +186,17 @@ impl Connections {
         self.listeners.forget(pid);
     }
 
-    /// Gives a closed step to the requests that may have ridden in it; returns how many they are.
-    ///
-    /// A request may have: it was there, whole, before the step's first operation, it asks a model to run, and it
-    /// is not over yet.
-    pub(super) fn ride(&mut self, step: &Step, rotation: u64) -> u64 {
-        let may_ride = |request: &Request| {
-            request.is_inference() && request.arrived_ns.is_some_and(|at| at <= step.start_ns)
-        };
-        let members = self.under_way().filter(|request| may_ride(request)).count() as u64;
-        if members == 0 {
-            return 0;
-        }
-        let evidence = if members == 1 { Evidence::E2 } else { Evidence::E3 };
-        let whole = Share::whole(step);
-        let mut turn = rotation % members;
-        for id in &self.busy {
-            let Some(connection) = self.open.get_mut(id) else { continue };
-            for request in connection.requests.iter_mut().filter(|request| may_ride(request)) {
-                request.ride(step, &whole.part(turn, members), evidence);
-                turn = (turn + 1) % members;
-            }
-        }
-        members
+    /// Whether any request is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// The requests under way, to be changed.
+    pub(super) fn under_way_mut(&mut self) -> impl Iterator<Item = &mut Request> {
+        let busy = &self.busy;
+        let open = self.open.iter_mut().filter(|(id, _)| busy.contains(id));
+        open.flat_map(|(_, connection)| &mut connection.requests)
     }
 
     fn insert(&mut self, id: u64, pid: u32, origin: Origin, mid_stream: bool) {
@@ -221,6 +211,7 @@ impl Connections {
             received: Order::default(),
             sent: Order::default(),
             requests: Vec::new(),
+            reader: 0,
             is_tls: false,
             session: None,
         };
@@ -289,7 +280,16 @@ impl Connections {
         see: impl FnOnce(&mut Connection, &mut Vec<Signal>) -> Option<Turn>,
     ) {
         let Some(connection) = self.open.get_mut(&id) else { return };
-        let turn = see(connection, &mut self.signals);
+        let turn = self.tap.look(id, &mut self.signals, |signals| see(connection, signals));
+        let (pid, tid) = (connection.pid, connection.reader);
+        let frames = connection.observer.take_frames().into_iter();
+        out.frames.extend(frames.map(|(time_ns, frame)| WireFrame {
+            pid,
+            tid,
+            time_ns,
+            connection: id,
+            frame,
+        }));
         if connection.received.waits() || connection.sent.waits() {
             self.ahead.insert(id);
         } else {
@@ -313,7 +313,10 @@ impl Connections {
             if connection.needs_no_contents(&signal) {
                 out.payload.push((id, Payload::BriefWhile(connection.received.position())));
             }
-            connection.take(id, &server, signal, &mut out.requests);
+            match shard_fact(connection.pid, id, signal) {
+                Ok(fact) => out.shards.push(fact),
+                Err(signal) => connection.take(id, &server, signal, &mut out.requests),
+            }
         }
         if connection.requests.is_empty() {
             self.busy.remove(&id);
@@ -330,6 +333,7 @@ impl Connections {
         let (count, payload) = match turn {
             Turn::Tls => (&mut self.counts.tls, Payload::Nothing),
             Turn::Http2 => (&mut self.counts.http2, Payload::Whole),
+            Turn::Zmtp => (&mut self.counts.zmtp, Payload::Whole),
             Turn::Unknown => (&mut self.counts.other, Payload::Nothing),
         };
         if let Some(connection) = self.open.get_mut(&id) {
@@ -354,91 +358,14 @@ impl Connections {
     }
 }
 
-impl Connection {
-    fn is_unread(&self) -> bool {
-        self.is_tls && self.session.is_none()
-    }
-
-    /// Takes bytes as they come and shows them to the observer as they went.
-    fn take_chunk(
-        &mut self,
-        direction: decode::Direction,
-        chunk: Chunk,
-        signals: &mut Vec<Signal>,
-    ) -> Option<Turn> {
-        let Self { observer, received, sent, .. } = self;
-        let (direction, order, other, opposite) = match direction {
-            decode::Direction::Received => (Direction::Request, received, sent, Direction::Response),
-            decode::Direction::Sent => (Direction::Response, sent, received, Direction::Request),
-        };
-        let mut turn = None;
-        // The other side's turn came after what waits there.
-        other.give_up(&mut |chunk| turn = turn.or(observer.on_chunk(opposite, chunk, signals)));
-        order.take(chunk, &mut |chunk| {
-            turn = turn.or(observer.on_chunk(direction, chunk, signals));
-        });
-        turn
-    }
-
-    fn give_up_before(&mut self, late_ns: u64, signals: &mut Vec<Signal>) -> Option<Turn> {
-        let mut turn = None;
-        for (order, direction) in
-            [(&mut self.received, Direction::Request), (&mut self.sent, Direction::Response)]
-        {
-            order.give_up_before(late_ns, &mut |chunk| {
-                turn = turn.or(self.observer.on_chunk(direction, chunk, signals));
-            });
+/// What a shard of TGI was asked or answered: of a batch, and of no request of its own.
+fn shard_fact(pid: u32, connection: u64, signal: Signal) -> Result<ShardFact, Signal> {
+    match signal.kind {
+        SignalKind::Fact(fact @ (Fact::ShardBatches(_) | Fact::ShardStep(_))) => {
+            let call = connection << 32 | u64::from(signal.exchange);
+            Ok(ShardFact { pid, time_ns: signal.time_ns, call, fact })
         }
-        turn
-    }
-
-    /// Records that were lost before a close show in its totals alone. At other ends another thread may still be between
-    /// its write and its record.
-    fn end(&mut self, end: End, time_ns: u64, totals: Option<[u64; 2]>, signals: &mut Vec<Signal>) {
-        self.give_up_before(u64::MAX, signals);
-        if let Some([received, sent]) = totals {
-            self.observer.on_total(Direction::Request, received, time_ns, signals);
-            self.observer.on_total(Direction::Response, sent, time_ns, signals);
-        }
-        self.observer.on_end(end, time_ns, signals);
-    }
-
-    /// Whether the response that begins here has contents that are not read, and an end that is known without them.
-    fn needs_no_contents(&self, signal: &Signal) -> bool {
-        let SignalKind::ResponseHead(head) = &signal.kind else { return false };
-        self.observer.has_turns() && head.opaque && head.content_length.is_some()
-    }
-
-    fn take(&mut self, id: u64, server: &Option<Address>, signal: Signal, finished: &mut Vec<Request>) {
-        let exchange = signal.exchange;
-        let index =
-            self.requests.iter().position(|request| request.exchange == exchange).unwrap_or_else(|| {
-                let hook = if matches!(self.origin, Origin::Carrier(_)) { Hook::Tls } else { Hook::Socket };
-                self.requests.push(Request::new(self.pid, id, exchange, signal.time_ns, hook));
-                self.requests.len() - 1
-            });
-        let Some(request) = self.requests.get_mut(index) else { return };
-        if request.take(signal) {
-            let mut request = self.requests.remove(index);
-            request.server.clone_from(server);
-            finished.push(request);
-        }
-    }
-}
-
-impl Request {
-    /// Takes its part of a step that it may have ridden in.
-    fn ride(&mut self, step: &Step, part: &Share, evidence: Evidence) {
-        self.evidence = match self.first_step_ns {
-            None => evidence,
-            Some(_) => self.evidence.max(evidence),
-        };
-        self.first_step_ns.get_or_insert(step.start_ns);
-        self.may_have_begun(step.start_ns, evidence);
-        match self.first_token_ns {
-            None => self.prefill.add(part),
-            Some(_) => self.decode.add(part),
-        }
+        kind => Err(Signal { kind, ..signal }),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Which protocol a connection speaks, and its observer: bytes → signals, whatever the protocol.
 //!
-//! A new connection is held back until its first bytes tell HTTP/1 from HTTP/2: at most a preface of 24 bytes. One that
-//! is older than the attach is read as HTTP/1 until a read or write can only be HTTP/2. Absent: protocols that are
-//! neither, and HTTP/2 behind an upgrade from HTTP/1, which RFC 9113 did away with.
+//! A new connection is held back until its first bytes tell HTTP/1 from HTTP/2 and ZMTP: at most a preface of 24 bytes.
+//! One that is older than the attach is read as HTTP/1 until a read or write can only be HTTP/2. Absent: other
+//! protocols, ZMTP whose greeting was not seen, and HTTP/2 behind an upgrade from HTTP/1, which RFC 9113 did away with.
 
 use super::order::Chunk;
 use crate::h2;
 use crate::http::{self, Direction, End, NotHttp, Signal, Verdict};
+use crate::server::codec::zmtp;
 
 /// What looks at the bytes of a connection.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Observer {
     protocol: Protocol,
     /// Its first bytes may be from inside a message.
     mid_stream: bool,
+    /// What came over ZMTP, and when its last byte did.
+    frames: Vec<(u64, zmtp::Frame)>,
 }
 
 #[derive(Debug)]
@@ -22,15 +25,18 @@ enum Protocol {
     Opening(Vec<(Direction, Chunk)>),
     Http1(Box<http::Connection>),
     Http2(Box<h2::Connection>),
+    Zmtp(Box<zmtp::Connection>),
     /// Nothing that is read, or nothing more.
     None,
 }
 
 /// What a connection turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Turn {
     /// HTTP/2: a gap costs more than a body.
     Http2,
+    /// ZMTP: frames of messages between processes of a server.
+    Zmtp,
     /// TLS: what it carries may come as a stream of its own.
     Tls,
     /// Nothing that is read.
@@ -45,12 +51,17 @@ impl Observer {
         } else {
             Protocol::Opening(Vec::new())
         };
-        Self { protocol, mid_stream }
+        Self { protocol, mid_stream, frames: Vec::new() }
     }
 
     /// Whether what it sends next is one response, of which nothing else depends on the contents.
     pub fn has_turns(&self) -> bool {
         matches!(self.protocol, Protocol::Http1(_))
+    }
+
+    /// Frames that came since the last time.
+    pub fn take_frames(&mut self) -> Vec<(u64, zmtp::Frame)> {
+        std::mem::take(&mut self.frames)
     }
 
     /// Takes bytes. The answer says, once, what the connection turned out to be.
@@ -59,7 +70,7 @@ impl Observer {
             held.push((direction, chunk));
             return self.open(false, out);
         }
-        let turned = self.turn_to_http2(direction, &chunk);
+        let turned = self.turn_to_http2(direction, &chunk).or_else(|| self.turn_to_zmtp(&chunk));
         self.show(direction, &chunk, out).or(turned)
     }
 
@@ -76,24 +87,29 @@ impl Observer {
         match &mut self.protocol {
             Protocol::Http1(observer) => observer.on_end(end, time_ns, out),
             Protocol::Http2(observer) => observer.on_end(end, time_ns, out),
-            Protocol::Opening(_) | Protocol::None => {}
+            Protocol::Opening(_) | Protocol::Zmtp(_) | Protocol::None => {}
         }
     }
 
     /// Chooses the protocol, if the first bytes tell it or no more of them come.
     fn open(&mut self, must: bool, out: &mut Vec<Signal>) -> Option<Turn> {
         let Protocol::Opening(held) = &mut self.protocol else { return None };
-        let is_http2 = match is_http2(held) {
-            None if !must => return None,
-            known => known.unwrap_or(false),
+        let (is_http2, is_zmtp) = match (is_http2(held), is_zmtp(held)) {
+            (_, Some(true)) => (false, true),
+            (None, _) | (_, None) if !must => return None,
+            (known, _) => (known.unwrap_or(false), false),
         };
         let held = std::mem::take(held);
-        self.protocol = if is_http2 {
+        let mut turn = None;
+        self.protocol = if is_zmtp {
+            turn = Some(Turn::Zmtp);
+            Protocol::Zmtp(Box::default())
+        } else if is_http2 {
+            turn = Some(Turn::Http2);
             Protocol::Http2(Box::new(h2::Connection::new(false)))
         } else {
             Protocol::Http1(Box::new(http::Connection::new(false)))
         };
-        let mut turn = is_http2.then_some(Turn::Http2);
         for (direction, chunk) in held {
             turn = self.show(direction, &chunk, out).or(turn);
         }
@@ -114,9 +130,35 @@ impl Observer {
         Some(Turn::Http2)
     }
 
+    /// Likewise that it is ZMTP.
+    fn turn_to_zmtp(&mut self, chunk: &Chunk) -> Option<Turn> {
+        let Protocol::Http1(observer) = &self.protocol else { return None };
+        let turns = self.mid_stream
+            && observer.verdict() == Verdict::Undecided
+            && chunk.lost_after == 0
+            && zmtp::continues(&chunk.bytes);
+        if !turns {
+            return None;
+        }
+        self.protocol = Protocol::Zmtp(Box::new(zmtp::Connection::resuming()));
+        Some(Turn::Zmtp)
+    }
+
     fn show(&mut self, direction: Direction, chunk: &Chunk, out: &mut Vec<Signal>) -> Option<Turn> {
         let Chunk { position, time_ns, bytes, lost_after } = chunk;
         let verdict = match &mut self.protocol {
+            Protocol::Zmtp(observer) => {
+                let way = match direction {
+                    Direction::Request => zmtp::Way::Received,
+                    Direction::Response => zmtp::Way::Sent,
+                };
+                observer.feed(way, *position, bytes, (*lost_after).into(), &mut |event| {
+                    if let zmtp::Event::Frame(frame) = event {
+                        self.frames.push((*time_ns, frame));
+                    }
+                });
+                if observer.is_over() { Verdict::NotHttp(NotHttp::Unknown) } else { Verdict::Undecided }
+            }
             Protocol::Http1(observer) => {
                 observer.on_bytes(direction, *position, *time_ns, bytes, *lost_after, out);
                 observer.verdict()
@@ -134,6 +176,20 @@ impl Observer {
         };
         self.protocol = Protocol::None;
         Some(turn)
+    }
+}
+
+/// Whether what came first is ZMTP: either side may be the first to greet. `None`: too few bytes to tell.
+fn is_zmtp(held: &[(Direction, Chunk)]) -> Option<bool> {
+    let first = |of: Direction| {
+        let chunks = held.iter().filter(|(direction, _)| *direction == of);
+        let bytes: Vec<u8> = chunks.flat_map(|(_, chunk)| &chunk.bytes).copied().take(OPENING).collect();
+        zmtp::looks_like(&bytes)
+    };
+    match (first(Direction::Request), first(Direction::Response)) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (None, None) => None,
+        _ => Some(false),
     }
 }
 
@@ -188,6 +244,30 @@ mod tests {
             assert_eq!(seen, [None, Some(Turn::Http2)], "{split}");
         }
         assert_eq!(turns(false, &[(Direction::Request, PREFACE)]), [Some(Turn::Http2)]);
+    }
+
+    #[test]
+    fn edge_26_a_greeting_tells_zmtp_wherever_it_is_split_and_whoever_speaks_first() {
+        let mut greeting = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x01NULL".to_vec();
+        greeting.resize(64, 0);
+        for direction in [Direction::Request, Direction::Response] {
+            for split in 1..10 {
+                let (a, b) = greeting.split_at(split);
+                assert_eq!(
+                    turns(false, &[(direction, a), (direction, b)]),
+                    [None, Some(Turn::Zmtp)],
+                    "{split}"
+                );
+            }
+        }
+        let mut observer = Observer::new(false);
+        let stream = [&greeting[..], b"\x04\x06\x05READY\x01\x03abc\0\x02de"].concat();
+        let chunk = Chunk { position: 0, time_ns: 5, bytes: stream, lost_after: 0 };
+        observer.on_chunk(Direction::Request, chunk, &mut Vec::new());
+        let frames = observer.take_frames();
+        let bytes: Vec<_> =
+            frames.iter().map(|(at, frame)| (*at, frame.bytes.as_slice(), frame.more)).collect();
+        assert_eq!(bytes, [(5, &b"abc"[..], true), (5, &b"de"[..], false)]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ struct Rig {
 impl Rig {
     fn event(&mut self, socket: Socket) {
         self.time_ns += 10;
-        self.connections.event(PID, self.time_ns, socket, &mut self.out);
+        self.connections.event((PID, PID, self.time_ns), socket, &mut self.out);
     }
 
     fn accept(&mut self, connection: u64) {

@@ -39,11 +39,20 @@ impl Reader {
             }),
             Meaning::Synchronize(waits) => {
                 let what = match waits {
-                    Waits::Stream(index) => Waited::Stream(seen.stream(read.at(index))),
+                    Waits::Stream(index) => {
+                        let stream = self.stream(seen, read.at(index));
+                        // Nobody can wait for a stream that records: the end of its capture was not seen.
+                        self.captures.lose(stream);
+                        Waited::Stream(stream)
+                    }
                     Waits::Device => Waited::Device,
                     Waits::Event(index) => Waited::Event(self.events.get(&read.at(index)).copied()),
                 };
                 Ok(Operation::Synchronized { what, entered_ns: done.entered_ns })
+            }
+            Meaning::StreamCreate => {
+                self.devices.made_stream(seen.tid, done.out);
+                Err(Ignored::Bookkeeping)
             }
             Meaning::Alias { of } => {
                 Ok(Operation::Named(Naming::Alias { handle: done.out, of: read.at(of) }))
@@ -59,10 +68,10 @@ impl Reader {
         let kernel = self.kernel(read.second);
         match meaning {
             Meaning::BeginCapture { stream, into } => {
-                self.captures.begin(seen.stream(read.at(stream)), into.map(|index| read.at(index)));
+                self.captures.begin(self.stream(seen, read.at(stream)), into.map(|index| read.at(index)));
             }
             Meaning::EndCapture { stream } => {
-                if let Some(recording) = self.captures.end(seen.stream(read.at(stream))) {
+                if let Some(recording) = self.captures.end(self.stream(seen, read.at(stream))) {
                     self.graphs.recorded(done.out, &recording.nodes, recording.into.is_some());
                 }
             }
@@ -90,7 +99,7 @@ impl Reader {
         let (bytes, device) = match seen.api.meaning {
             // An end that fails ends the capture all the same; nothing comes of it (cudaStreamEndCapture).
             Meaning::EndCapture { stream } => {
-                drop(self.captures.end(seen.stream(read.at(stream))));
+                drop(self.captures.end(self.stream(seen, read.at(stream))));
                 return Err(Ignored::Failed);
             }
             Meaning::Allocate { size: Size::PitchTimes(height), kind, .. } => {

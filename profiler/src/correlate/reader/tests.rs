@@ -124,7 +124,7 @@ fn a_wait_for_an_event_knows_the_stream_it_was_recorded_in() {
     let mut reader = reader();
     let _ = reader.read(1, &entered("cudaEventRecord", [0xe, 5, 0, 0, 0]), &none());
     let wait = reader.read(1, &returned("cudaEventSynchronize", [0xe, 0, 0, 0, 0], 0, 0), &none());
-    assert_eq!(wait, Ok(Operation::Synchronized { what: Waited::Event(Some(5)), entered_ns: 1 }));
+    assert_eq!(wait, Ok(Operation::Synchronized { what: Waited::Event(Some((5, 1))), entered_ns: 1 }));
 }
 
 fn wide(symbol: &str, args: &[(usize, u64)], pointee: &[(usize, u64)]) -> GpuCall {
@@ -155,10 +155,10 @@ fn default_streams_have_one_number_each() {
         Ok(Operation::Launch { stream, .. }) => stream,
         other => panic!("{other:?}"),
     };
-    let own = PER_THREAD | 7;
+    let own = 1 << 63 | 7;
     assert_eq!((stream(7, "cudaLaunchKernel", 0), stream(7, "cudaLaunchKernel", 1)), (0, 0));
     assert_eq!((stream(7, "cudaLaunchKernel", 2), stream(7, "cudaLaunchKernel_ptsz", 0)), (own, own));
-    assert_eq!(stream(8, "cudaLaunchKernel_ptsz", 0), PER_THREAD | 8);
+    assert_eq!(stream(8, "cudaLaunchKernel_ptsz", 0), 1 << 63 | 8);
     assert_eq!(stream(8, "cudaLaunchKernel_ptsz", 0x55), 0x55);
 }
 
@@ -261,4 +261,24 @@ fn names_are_passed_on() {
     let registered = reader.read(1, &entered("__cudaRegisterFunction", [0, 0xf00, 0, 0xabc, 0]), &none());
     let host = Naming::Host { function: 0xf00, name_address: 0xabc };
     assert_eq!(registered, Ok(Operation::Named(host)));
+}
+
+#[test]
+fn events_without_end_start_anew_and_are_counted() {
+    let mut reader = reader();
+    for event in 0..MAX_EVENTS as u64 + 1 {
+        assert!(reader.read(1, &entered("cudaEventRecord", [event + 1, 5, 0, 0, 0]), &none()).is_ok());
+    }
+    assert_eq!((reader.events.len(), reader.forgotten().events), (1, MAX_EVENTS as u64));
+}
+
+#[test]
+fn a_stream_that_was_waited_for_records_nothing() {
+    let mut reader = reader();
+    reader.read(1, &returned("cudaStreamBeginCapture", [5, 0, 0, 0, 0], 0, 0), &none()).unwrap_err();
+    let captured = reader.read(1, &launch("cudaLaunchKernel", 5, ELSEWHERE), &none());
+    assert_eq!(captured, Err(Ignored::Captured));
+    reader.read(1, &returned("cudaStreamSynchronize", [5, 0, 0, 0, 0], 0, 0), &none()).unwrap();
+    assert!(reader.read(1, &launch("cudaLaunchKernel", 5, ELSEWHERE), &none()).is_ok(), "the end was lost");
+    assert_eq!(reader.forgotten().captures, 1);
 }

@@ -3,15 +3,16 @@
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Exemplar as ProtoExemplar, Gauge, Histogram, HistogramDataPoint,
-    Metric as ProtoMetric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, metric::Data,
-    number_data_point,
+    AggregationTemporality, Exemplar as ProtoExemplar, ExponentialHistogram, ExponentialHistogramDataPoint,
+    Gauge, Histogram, HistogramDataPoint, Metric as ProtoMetric, NumberDataPoint, ResourceMetrics,
+    ScopeMetrics, Sum, exemplar, exponential_histogram_data_point::Buckets, metric::Data, number_data_point,
 };
 use prost::Message;
 
 use super::{MOST_BYTES, attributes, resource, scope};
 use crate::metric::{
-    Distribution, Exemplar, Info, Kind, MetricPoints, Point, PointValue, Snapshot, TargetMetrics,
+    Distribution, Exemplar, Exponential, Info, Kind, MetricPoints, Point, PointValue, Side, Snapshot,
+    TargetMetrics,
 };
 
 /// Requests with everything in `snapshot`, and how many points each has. Mostly one.
@@ -92,8 +93,18 @@ fn data(group: &MetricPoints, start_ns: u64, time_ns: u64) -> Data {
             is_monotonic: group.info.kind != Kind::UpDownCounter,
         }),
         Kind::Histogram => {
-            let point = |point| distribution(group.info, point, start_ns, time_ns);
-            let data_points = group.points.iter().filter_map(point).collect();
+            let points = group.points.iter();
+            let exponential: Vec<_> =
+                points.clone().filter_map(|p| exponential(p, start_ns, time_ns)).collect();
+            // All points of a metric have exponential buckets, or none has.
+            if !exponential.is_empty() {
+                let data_points = exponential;
+                return Data::ExponentialHistogram(ExponentialHistogram {
+                    data_points,
+                    aggregation_temporality,
+                });
+            }
+            let data_points = points.filter_map(|p| distribution(group.info, p, start_ns, time_ns)).collect();
             Data::Histogram(Histogram { data_points, aggregation_temporality })
         }
     }
@@ -114,22 +125,44 @@ fn number(point: &Point, start_ns: u64, time_ns: u64) -> NumberDataPoint {
 }
 
 fn distribution(info: &Info, point: &Point, start_ns: u64, time_ns: u64) -> Option<HistogramDataPoint> {
-    let PointValue::Distribution(Distribution { count, sum, min, max, buckets, exemplars }) = &point.value
-    else {
-        return None;
-    };
+    let PointValue::Distribution(value) = &point.value else { return None };
     Some(HistogramDataPoint {
         attributes: attributes(&point.attributes),
         start_time_unix_nano: start_ns,
         time_unix_nano: time_ns,
-        count: *count,
-        sum: Some(*sum),
-        bucket_counts: buckets.clone(),
+        count: value.count,
+        sum: Some(value.sum),
+        bucket_counts: value.buckets.clone(),
         explicit_bounds: info.bounds.to_vec(),
-        exemplars: exemplars.iter().map(exemplar).collect(),
-        min: *min,
-        max: *max,
+        exemplars: value.exemplars.iter().map(exemplar).collect(),
+        min: value.min,
+        max: value.max,
         ..HistogramDataPoint::default()
+    })
+}
+
+fn exponential(point: &Point, start_ns: u64, time_ns: u64) -> Option<ExponentialHistogramDataPoint> {
+    let PointValue::Distribution(value) = &point.value else { return None };
+    let Distribution { exponential: Some(Exponential { scale, zeros, positive, negative }), .. } = value
+    else {
+        return None;
+    };
+    let buckets =
+        |side: &Side| Buckets { offset: side.offset, bucket_counts: side.counts.iter().copied().collect() };
+    Some(ExponentialHistogramDataPoint {
+        attributes: attributes(&point.attributes),
+        start_time_unix_nano: start_ns,
+        time_unix_nano: time_ns,
+        count: value.count,
+        sum: Some(value.sum),
+        scale: *scale,
+        zero_count: *zeros,
+        positive: Some(buckets(positive)),
+        negative: Some(buckets(negative)),
+        exemplars: value.exemplars.iter().map(exemplar).collect(),
+        min: value.min,
+        max: value.max,
+        ..ExponentialHistogramDataPoint::default()
     })
 }
 
@@ -148,9 +181,33 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::metric::Registry;
-    use crate::metric::catalog::COPIED_BYTES;
+    use crate::metric::catalog::{COPIED_BYTES, GEN_AI_TIME_TO_FIRST_TOKEN};
+    use crate::metric::{Context, Readers, Registry};
     use crate::span::model::{Resource, Value};
+
+    #[test]
+    fn histograms_go_out_with_exponential_buckets_where_that_is_asked_for() {
+        let registry = Registry::new(Readers { exponential: true, ..Readers::default() });
+        let target = registry.target(&Arc::new(Resource::default()), 5);
+        for value in [0.0, 1.0, 4.0] {
+            let context = Context { trace_id: [1; 16], span_id: [2; 8], time_ns: 7 };
+            target.record(&GEN_AI_TIME_TO_FIRST_TOKEN, &[], value, Some(context));
+        }
+        let requests = requests(&registry.snapshot(9));
+        let metric = &requests[0].0.resource_metrics[0].scope_metrics[0].metrics[0];
+        let Some(Data::ExponentialHistogram(histogram)) = &metric.data else { panic!("{metric:?}") };
+        assert_eq!(histogram.aggregation_temporality, AggregationTemporality::Cumulative as i32);
+        let point = &histogram.data_points[0];
+        assert_eq!((point.start_time_unix_nano, point.time_unix_nano, point.zero_threshold), (5, 9, 0.0));
+        assert_eq!((point.count, point.zero_count, point.sum), (3, 1, Some(5.0)));
+        assert_eq!((point.min, point.max), (Some(0.0), Some(4.0)));
+        // 1 and 4 are upper bounds, and 2 * 2^6 buckets apart; twice as many would be more than 160.
+        let positive = point.positive.as_ref().unwrap();
+        assert_eq!((point.scale, positive.offset, positive.bucket_counts.len()), (6, -1, 129));
+        assert_eq!((positive.bucket_counts[0], positive.bucket_counts[128]), (1, 1));
+        assert!(point.negative.as_ref().unwrap().bucket_counts.is_empty());
+        assert_eq!(point.exemplars.len(), 3);
+    }
 
     #[test]
     fn large_snapshots_are_split_without_losing_a_point() {

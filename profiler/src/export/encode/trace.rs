@@ -73,7 +73,7 @@ fn span(span: &Span) -> ProtoSpan {
 
 fn flags(span: &Span) -> u32 {
     let remote = if span.parent_is_remote { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
-    SAMPLED | SpanFlags::ContextHasIsRemoteMask as u32 | remote
+    u32::from(span.flags) | SAMPLED | SpanFlags::ContextHasIsRemoteMask as u32 | remote
 }
 
 fn kind(kind: Kind) -> SpanKind {

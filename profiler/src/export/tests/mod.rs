@@ -29,6 +29,7 @@ fn span(n: u8) -> Span {
         span_id: [n; 8],
         parent: Some([9; 8]),
         parent_is_remote: true,
+        flags: 1,
         trace_state: "a=b".to_owned(),
         name: "POST /v1/completions".into(),
         kind: Kind::Server,

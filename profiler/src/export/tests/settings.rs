@@ -193,6 +193,62 @@ fn the_service_name_beats_the_resource_attributes() {
     };
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     assert_eq!(identity(env), [pair("team", "x y"), pair("service.name", "b")]);
-    let resource = own_resource(|_| None);
-    assert_eq!(resource.attributes[0], ("service.name".into(), Value::Str("gpuspan".into())));
+    let find = |resource: &Resource, name: &str| {
+        let found = resource.attributes.iter().find(|(key, _)| key == name);
+        if let Some((_, Value::Str(text))) = found { text.to_string() } else { panic!("{resource:?}") }
+    };
+    let own = own_resource(|_| None, "node", 7);
+    assert_eq!(
+        (find(&own, "service.name"), find(&own, "service.instance.id")),
+        ("gpuspan".into(), "node.7".into())
+    );
+    assert_eq!(find(&own_resource(env, "node", 7), "service.name"), "b");
+}
+
+#[test]
+fn addresses_for_scrapes() {
+    let listen = |text: &str| {
+        let flags = Flags { prometheus_listen: Some(text.to_owned()), ..Flags::default() };
+        let settings = resolve(&flags, &[])?;
+        assert_eq!(settings.is_idle(), settings.scrapes.is_none());
+        assert_eq!(settings.readers().scraped, settings.scrapes.is_some());
+        Ok::<_, SettingsError>((settings.scrapes.map(|address| address.to_string()), settings.warnings.len()))
+    };
+    let cases = [
+        ("", None, 0),
+        ("127.0.0.1:9464", Some("127.0.0.1:9464"), 0),
+        ("localhost:0", Some("127.0.0.1:0"), 0),
+        ("[::1]:9464", Some("[::1]:9464"), 0),
+        // Whoever opens it to others is told that there is no password.
+        ("0.0.0.0:9464", Some("0.0.0.0:9464"), 1),
+        ("10.1.2.3:9464", Some("10.1.2.3:9464"), 1),
+    ];
+    for (text, address, warnings) in cases {
+        assert_eq!(listen(text).unwrap(), (address.map(str::to_owned), warnings), "{text}");
+    }
+    for text in ["9464", ":9464", "127.0.0.1", "example.org:9464", "http://127.0.0.1:9464", "127.0.0.1:99999"]
+    {
+        let error = listen(text).unwrap_err().to_string();
+        assert!(error.contains(text) && error.contains("127.0.0.1:9464"), "{error}");
+    }
+}
+
+#[test]
+fn buckets_of_histograms() {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    let cases = [
+        ("", false, 0),
+        ("explicit_bucket_histogram", false, 0),
+        ("base2_exponential_bucket_histogram", true, 0),
+        ("BASE2_EXPONENTIAL_BUCKET_HISTOGRAM", true, 0),
+        ("exponential", false, 1),
+    ];
+    for (value, exponential, warnings) in cases {
+        let settings = with(&[BASE, (NAME, value)]);
+        assert_eq!(
+            (settings.readers().exponential, settings.warnings.len()),
+            (exponential, warnings),
+            "{value}"
+        );
+    }
 }

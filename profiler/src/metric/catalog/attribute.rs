@@ -73,7 +73,7 @@ attributes! {
     GPUSPAN_GPU_HI_NS: "int" = "gpuspan.gpu.hi_ns", "Upper bound of the share, when it is bounded.";
     GPUSPAN_GPU_TIME_CLASS: "string" = "gpuspan.gpu.time_class", "`measured`, `bounded` or `estimated`.";
     GPUSPAN_GPU_ENERGY_J: "double" = "gpuspan.gpu.energy_j", "This request's share of energy, joules.";
-    GPUSPAN_STEPS: "int" = "gpuspan.steps", "Steps that the request may have ridden in.";
+    GPUSPAN_STEPS: "int" = "gpuspan.steps", "Steps that the request may have ridden in; of a summary, those that the kernel ran in.";
     GPUSPAN_DELTA_INDEX: "int" = "gpuspan.delta.index", "Ordinal of the non-empty delta in its answer, from 0.";
     GPUSPAN_LAUNCHES: "int" = "gpuspan.launches", "Kernel launches of the steps it rode in, its share.";
     GPUSPAN_COPIES: "int" = "gpuspan.copies", "Memory copies of the steps it rode in, its share.";
@@ -85,19 +85,44 @@ attributes! {
     GPUSPAN_BREAKDOWN_BLOCKED_BY_PREFILL_NS: "int" = "gpuspan.breakdown.blocked_by_prefill_ns", "Part spent waiting for the prefill of others.";
     GPUSPAN_BREAKDOWN_PREEMPTED_NS: "int" = "gpuspan.breakdown.preempted_ns", "Part spent thrown out of the batch.";
     GPUSPAN_BREAKDOWN_CPU_GAP_NS: "int" = "gpuspan.breakdown.cpu_gap_ns", "Part in which the GPU waited for the CPU.";
+    GPUSPAN_QUEUED_BEHIND_NS: "int" = "gpuspan.queue.behind_prefills_ns", "While it was queued, how long iterations computed prompts of others.";
+    GPUSPAN_SAMPLING: "string" = "gpuspan.sampling", "Why a request has a trace or none: `sampled`, `slow`, `failed`; `caller`, `ratio`, `off`. On spans only `slow` and `failed`, which their share would have left out.";
+    GPUSPAN_DROPPED_SPANS: "int" = "gpuspan.dropped_spans", "Spans of this trace that its budget left out.";
     GPUSPAN_BREAKDOWN_UNKNOWN_NS: "int" = "gpuspan.breakdown.unknown_ns", "Part that nothing observed explains.";
 
     // Engine steps and summaries.
-    GPUSPAN_STEP_INDEX: "int" = "gpuspan.step.index", "Number of the step on its worker.";
-    GPUSPAN_STEP_MEMBERS: "int" = "gpuspan.step.members", "Requests that rode in the step.";
-    GPUSPAN_STEP_PHASE: "string" = "gpuspan.step.phase", "`prefill`, `decode` or `mixed`.";
+    GPUSPAN_STEP_INDEX: "int" = "gpuspan.step.index", "Number of the step in this observation, from 1.";
+    GPUSPAN_STEP_MEMBERS: "int" = "gpuspan.step.members", "Sequences that rode in the step.";
+    GPUSPAN_STEP_PHASE: "string" = "gpuspan.step.phase", "What the step did, or did for the linked request: `prefill`, `decode`, `mixed` or `unknown`.";
+    GPUSPAN_STEP_COMPLETE: "bool" = "gpuspan.step.complete", "All members of the step are known.";
+    GPUSPAN_STEP_FAILED: "bool" = "gpuspan.step.failed", "The attempt failed, and was made again.";
+    GPUSPAN_STEP_UNATTRIBUTED_NS: "int" = "gpuspan.step.unattributed_ns", "GPU time of the step that is no member's.";
+    GPUSPAN_STEP_DEVICES: "int" = "gpuspan.step.devices", "Devices that worked for the step, where they are several; those of all its processes.";
+    GPUSPAN_STEP_SKEW_NS: "int" = "gpuspan.step.skew_ns", "How much later the last of these devices was done than the first, as the waits for them say, nanoseconds.";
+    GPUSPAN_SUMMARY_OF: "string" = "gpuspan.summary.of", "What a summary sums up: launches of one `kernel`; those of all `other` kernels, with the GPU time that nothing tells apart; or each `copy` in one direction.";
+    GPUSPAN_KERNEL_HANDLE: "string" = "gpuspan.kernel.handle", "Handle of a kernel without a name, in its process.";
     GPUSPAN_STEP_TOKENS: "int" = "gpuspan.step.tokens", "Tokens processed in the step, or by the linked request in it.";
     AGGREGATION_IS_SUMMARY: "bool" = "aggregation.is_summary", "The span stands for several.";
-    AGGREGATION_SPAN_COUNT: "int" = "aggregation.span_count", "How many.";
-    AGGREGATION_DURATION_MIN_NS: "int" = "aggregation.duration_min_ns", "Shortest, nanoseconds.";
-    AGGREGATION_DURATION_MAX_NS: "int" = "aggregation.duration_max_ns", "Longest, nanoseconds.";
-    AGGREGATION_DURATION_AVG_NS: "int" = "aggregation.duration_avg_ns", "Mean, nanoseconds.";
-    AGGREGATION_DURATION_TOTAL_NS: "int" = "aggregation.duration_total_ns", "Sum, nanoseconds.";
+    AGGREGATION_SPAN_COUNT: "int" = "aggregation.span_count", "How many: launches, or copies, in the steps that the request rode in, whoever they were for.";
+    AGGREGATION_DURATION_MIN_NS: "int" = "aggregation.duration_min_ns", "Shortest that one took on average in a step, nanoseconds.";
+    AGGREGATION_DURATION_MAX_NS: "int" = "aggregation.duration_max_ns", "Longest, likewise.";
+    AGGREGATION_DURATION_AVG_NS: "int" = "aggregation.duration_avg_ns", "Mean over all of them, nanoseconds.";
+    AGGREGATION_DURATION_TOTAL_NS: "int" = "aggregation.duration_total_ns", "The request's share of their GPU time, nanoseconds: totals of a phase's summaries are its `gpuspan.gpu.time_ns`.";
+
+    // What servers say inside.
+    GPUSPAN_ADAPTER: "string" = "gpuspan.adapter", "Who told: `vllm`, `llama.cpp`, `sglang`, `triton`, `tgi`.";
+    GPUSPAN_ADAPTER_STATE: "string" = "gpuspan.adapter.state", "Of adapters: `ok` or `demoted`. Of what they heard: `understood` or `failed`.";
+    GPUSPAN_ENGINE_INDEX: "int" = "gpuspan.engine.index", "Engine of the process: a data-parallel rank, a llama.cpp context, a Triton model instance.";
+    GPUSPAN_ENGINE_EVIDENCE: "string" = "gpuspan.engine.evidence", "How the request was tied to what its server said of it inside; as `gpuspan.evidence`.";
+    GPUSPAN_ENGINE_STEPS: "int" = "gpuspan.engine.steps", "Iterations of the engine that the request was in.";
+    GPUSPAN_ENGINE_PREEMPTIONS: "int" = "gpuspan.engine.preemptions", "How often the request lost its place in the engine.";
+
+    // What metrics are divided by.
+    GPUSPAN_PART: "string" = "gpuspan.part", "Of a request's time: `front_end`, `queue`, `prefill`, `decode`, `blocked_by_prefill`, `preempted`, `cpu_gap` or `unknown`. Of tokens and GPU time: `prefill`, `decode` or `unattributed`.";
+    GPUSPAN_IDLE_REASON: "string" = "gpuspan.idle.reason", "Why the GPU did nothing: `no_request` was under way, `cpu_late` between pieces of work, `launch_bound` within one.";
+    GPUSPAN_CAPACITY: "string" = "gpuspan.capacity", "Where the most tokens of an iteration are known from: `command_line`, or `largest_seen`.";
+    GPUSPAN_KV_CACHE_STATE: "string" = "gpuspan.kv_cache.state", "`used` or `free`.";
+    CPU_MODE: "string" = "cpu.mode", "`user` or `system`.";
 
     // CUDA, as OpenTelemetry eBPF Instrumentation names it.
     CUDA_KERNEL_NAME: "string" = "cuda.kernel.name", "Short name of the kernel; `other` beyond the first 200 of a target.";
@@ -105,6 +130,26 @@ attributes! {
     CUDA_DEVICE_INDEX: "int" = "cuda.device.index", "Ordinal of the device in its process.";
     CUDA_DEVICE_UUID: "string" = "cuda.device.uuid", "UUID of the device.";
     CUDA_DEVICE_MODEL: "string" = "cuda.device.model", "Model of the device.";
+
+    // Devices: OpenTelemetry semantic conventions v1.44, and what they lack.
+    HW_ID: "string" = "hw.id", "UUID of a GPU of NVIDIA's or of an instance of it (MIG); unique id or PCI address of one of AMD's.";
+    HW_TYPE: "string" = "hw.type", "`gpu`.";
+    HW_NAME: "string" = "hw.name", "Name of the device on its machine: `nvidia0`, `nvidia0.1` for an instance of it, `card1`.";
+    HW_MODEL: "string" = "hw.model", "Model of the device.";
+    HW_VENDOR: "string" = "hw.vendor", "`nvidia` or `amd`.";
+    HW_PARENT: "string" = "hw.parent", "`hw.id` of the GPU that the device is an instance of (MIG).";
+    HW_STATE: "string" = "hw.state", "`ok`; `degraded`: rows of its memory wait for a reset; `predicted_failure`: some could not be replaced; `failed`: it does not answer. The point of the state that it is in is 1.";
+    HW_GPU_TASK: "string" = "hw.gpu.task", "`general`, `encoder` or `decoder`.";
+    HW_SENSOR_LOCATION: "string" = "hw.sensor_location", "`gpu`, `hotspot` or `memory`.";
+    HW_LIMIT_TYPE: "string" = "hw.limit_type", "`high.critical`: the device switches itself off; `high.degraded`: it slows down.";
+    NETWORK_IO_DIRECTION: "string" = "network.io.direction", "`receive` or `transmit`, seen from the device.";
+    GPUSPAN_GPU_LINK: "string" = "gpuspan.gpu.link", "`pcie` or `nvlink`.";
+    GPUSPAN_ENERGY_SOURCE: "string" = "gpuspan.energy.source", "`counter` of the device, or added up from its `power`.";
+    GPUSPAN_GPU_CLOCK_DOMAIN: "string" = "gpuspan.gpu.clock_domain", "`graphics`, `sm`, `memory` or `video`.";
+    GPUSPAN_GPU_THROTTLE_REASON: "string" = "gpuspan.gpu.throttle_reason", "Now: `gpu_idle`, `applications_clocks_setting`, `sw_power_cap`, `hw_slowdown`, `sync_boost`, `sw_thermal_slowdown`, `hw_thermal_slowdown`, `hw_power_brake_slowdown` or `display_clock_setting`. Over time: `power`, `thermal`, `sync_boost`, `board_limit`, `low_utilization` or `reliability`.";
+    GPUSPAN_GPU_UNIT: "string" = "gpuspan.gpu.unit", "`graphics`: anything ran; `sm`: multiprocessors with a warp; `sm_occupancy`: warps of those that have room; `tensor`; `dram`: bandwidth; `fp64`, `fp32`, `fp16`, `integer`.";
+    GPUSPAN_GPU_XID_CODE: "int" = "gpuspan.gpu.xid_code", "Code of the event, as NVIDIA lists them; 999 is unknown.";
+    GPUSPAN_GPU_ROWS: "string" = "gpuspan.gpu.rows", "Rows of memory replaced after `corrected` or `uncorrected` errors; 1 where some are `pending`, or there was a `failure`.";
 
     // Resources.
     SERVICE_NAME: "string" = "service.name", "The target's own name of itself, else what its deployment says, else its executable's.";
@@ -123,6 +168,9 @@ attributes! {
     K8S_CONTAINER_NAME: "string" = "k8s.container.name", "Container in the pod.";
     K8S_NODE_NAME: "string" = "k8s.node.name", "Kubernetes node.";
     HOST_NAME: "string" = "host.name", "Name of the machine.";
+    GPUSPAN_EMITS_SPANS: "bool" = "gpuspan.emits_spans", "The server emits spans of its requests itself, so gpuspan's are no SERVER spans.";
+    GPUSPAN_GPU_UUIDS: "string[]" = "gpuspan.gpu.uuids", "UUIDs of the GPUs that the process had open when it was attached to.";
+    GPUSPAN_GPU_MODELS: "string[]" = "gpuspan.gpu.models", "Their models, in the same order.";
     HOST_ID: "string" = "host.id", "Id of the machine.";
     TELEMETRY_SDK_NAME: "string" = "telemetry.sdk.name", "`gpuspan`: no SDK ran inside the target.";
     TELEMETRY_SDK_LANGUAGE: "string" = "telemetry.sdk.language", "Language of what observed.";
@@ -135,6 +183,7 @@ attributes! {
     GPUSPAN_SIGNAL: "string" = "gpuspan.signal", "`traces` or `metrics`.";
     GPUSPAN_DESTINATION: "string" = "gpuspan.destination", "`otlp` or `file`.";
     GPUSPAN_PROBE_STATE: "string" = "gpuspan.probe.state", "`attached`, `missing` or `expensive`.";
+    GPUSPAN_TABLE: "string" = "gpuspan.table", "Name of a bounded table, as the summary's `beyond` has it.";
     GPUSPAN_METRIC_NAME: "string" = "gpuspan.metric.name", "Name of a metric.";
     OTEL_METRIC_OVERFLOW: "bool" = "otel.metric.overflow", "The point adds up attribute sets beyond the limit of a metric.";
 }

@@ -2,13 +2,16 @@
 
 use std::fmt::Write;
 
-use super::{ALL, Info, Kind, Origin, Stability, attribute};
+use super::{Info, Kind, Origin, Stability, all, attribute};
 
-const ORIGINS: [(Origin, &str); 4] = [
+const ORIGINS: [(Origin, &str); 7] = [
     (Origin::GenAi, "Generative AI, after OpenTelemetry's conventions"),
     (Origin::Http, "HTTP, after OpenTelemetry's conventions"),
     (Origin::Obi, "CUDA, with the names of OpenTelemetry eBPF Instrumentation"),
+    (Origin::Hardware, "Devices, after OpenTelemetry's conventions"),
+    (Origin::Process, "Processes, after OpenTelemetry's conventions"),
     (Origin::Gpuspan, "gpuspan's own"),
+    (Origin::Transformers, "transformers' own names, with `--compat transformers`"),
 ];
 
 /// The reference page of every metric and attribute.
@@ -22,7 +25,7 @@ pub fn markdown() -> String {
     );
     for (origin, title) in ORIGINS {
         let _ = write!(page, "\n## {title}\n");
-        for info in ALL.iter().filter(|info| info.origin == origin) {
+        for info in all().filter(|info| info.origin == origin) {
             metric(&mut page, info);
         }
     }

@@ -2,13 +2,47 @@
 //! Out: constants for whoever records, and the reference page `docs/metrics.md`. Absent: values.
 
 pub mod attribute;
+pub mod compat;
+mod cuda;
+mod device;
+mod engine;
 mod markdown;
-mod metrics;
+mod own;
+mod process;
+mod request;
 
 use std::marker::PhantomData;
 
+pub use cuda::*;
+pub use device::*;
+pub use engine::*;
 pub use markdown::markdown;
-pub use metrics::*;
+pub use own::*;
+pub use process::*;
+pub use request::*;
+
+/// Metrics as a table: a typed constant each, and `ALL` with those of the file in its order.
+macro_rules! metrics {
+    ($($id:ident: $kind:ident {
+        name: $name:literal, unit: $unit:literal, origin: $origin:ident, stability: $stability:ident,
+        bounds: $bounds:expr, attributes: $attributes:expr, help: $help:literal,
+    })*) => {
+        $(#[doc = $help] pub static $id: Metric<$kind> = Metric::new(Info {
+            name: $name, unit: $unit, kind: Kind::$kind, bounds: $bounds, origin: Origin::$origin,
+            stability: Stability::$stability, attributes: $attributes, help: $help,
+        });)*
+        pub(super) static ALL: &[&Info] = &[$(&$id.info),*];
+    };
+}
+use metrics;
+
+/// Every metric, in the order of the files.
+pub fn all() -> impl Iterator<Item = &'static Info> {
+    [request::ALL, engine::ALL, cuda::ALL, device::ALL, process::ALL, own::ALL, compat::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
 
 /// How a metric's values add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +68,14 @@ pub enum Origin {
     GenAi,
     /// OpenTelemetry eBPF Instrumentation, which counts CUDA calls too.
     Obi,
+    /// OpenTelemetry semantic conventions, hardware (v1.44).
+    Hardware,
+    /// OpenTelemetry semantic conventions, processes (v1.44).
+    Process,
     /// Ours: no convention has it.
     Gpuspan,
+    /// Hugging Face transformers 4.57, whose dashboards people have (`--compat transformers`).
+    Transformers,
 }
 
 /// How far a name can be relied on.
@@ -98,21 +138,6 @@ pub struct Gauge;
 #[derive(Debug)]
 pub struct Histogram;
 
-/// No metric of ours is a gauge yet; the registry's test needs one.
-#[cfg(test)]
-pub(super) const fn test_gauge() -> Metric<Gauge> {
-    Metric::new(Info {
-        name: "test",
-        unit: "1",
-        kind: Kind::Gauge,
-        bounds: &[],
-        origin: Origin::Gpuspan,
-        stability: Stability::Development,
-        attributes: &[],
-        help: "Test.",
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -122,7 +147,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_well_formed() {
         let mut seen = HashSet::new();
-        for info in ALL {
+        for info in all() {
             assert!(seen.insert(info.name), "{} stands twice", info.name);
             let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '_';
             assert!(info.name.chars().all(ok), "{} has a character that OpenTelemetry forbids", info.name);
@@ -132,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_histograms_have_bounds_and_they_ascend() {
-        for info in ALL {
+        for info in all() {
             assert_eq!(info.kind == Kind::Histogram, !info.bounds.is_empty(), "{}", info.name);
             assert!(info.bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", info.name);
         }
@@ -142,7 +167,7 @@ mod tests {
     fn every_attribute_of_a_metric_is_catalogued() {
         let known: HashSet<_> = attribute::ALL.iter().map(|a| a.name).collect();
         assert_eq!(known.len(), attribute::ALL.len(), "an attribute stands twice");
-        for info in ALL {
+        for info in all() {
             for name in info.attributes {
                 assert!(known.contains(name), "{} of {} is not in attribute.rs", name, info.name);
             }

@@ -31,6 +31,8 @@ pub fn ran(arguments: &[&str], code: i32) -> Ended {
 fn helps() {
     golden("help.txt", &ran(&["--help"], 0).stdout);
     golden("help-attach.txt", &ran(&["attach", "--help"], 0).stdout);
+    golden("help-record.txt", &ran(&["record", "--help"], 0).stdout);
+    golden("help-replay.txt", &ran(&["replay", "--help"], 0).stdout);
     golden("help-check.txt", &ran(&["check", "--help"], 0).stdout);
     assert!(ran(&["--version"], 0).stdout.starts_with("gpuspan "));
 }
@@ -53,6 +55,8 @@ fn bad_usage_is_told_from_bad_luck() {
         &[pid, &["--otlp-endpoint", "ftp://collector/"]].concat(),
         &[pid, &["--otlp-endpoint", "http://user:secret@collector:4317"]].concat(),
         &[pid, &["--nonsense"]].concat(),
+        &["record", "--pid", &own],
+        &["replay"],
         &["check", "--pid", ""],
     ] {
         let ended = ran(arguments, 2);
@@ -81,8 +85,11 @@ fn json_lines_are_the_requests() {
     };
     let records = load(&client).unwrap();
     let report = observation.stop().unwrap();
-    let lines: Vec<Value> = report.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = report.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let (steps, lines): (Vec<_>, Vec<_>) = lines.partition(|line| line["type"] == "step");
     assert_eq!(lines.len(), records.len());
+    assert_eq!(steps.len() as u64, report.summary.steps.iterations.generic);
+    assert!(steps.iter().all(|step| step["adapter"] == "generic"), "no engine is heard");
     for record in &records {
         let line = lines.iter().find(|line| line["trace_id"] == record.trace_id.as_deref().unwrap()).unwrap();
         let span =

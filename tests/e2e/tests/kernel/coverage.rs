@@ -25,7 +25,7 @@ fn check(program: &Calls, name: &str) -> Value {
     golden(name, &normalised(process));
     let json = ran(&["check", "--json", "--pid", &pid], 0).stdout;
     let sections: Value = serde_json::from_str(&json).unwrap();
-    let [machine, process] = &sections.as_array().unwrap()[..] else { panic!("{json}") };
+    let [machine, _devices, process, _inside] = &sections.as_array().unwrap()[..] else { panic!("{json}") };
     let cost = &machine["probe_cost_ns"];
     let (emulated, stepped) = (cost["emulated"].as_f64(), cost["single_stepped"].as_f64());
     assert!(

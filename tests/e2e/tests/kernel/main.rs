@@ -18,6 +18,8 @@ mod counts;
 #[cfg(test)]
 mod coverage;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod every_call;
 #[cfg(test)]
 mod libcudart;
@@ -26,14 +28,24 @@ mod load;
 #[cfg(test)]
 mod loss;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod nvcc;
+#[cfg(test)]
+mod record;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod rides;
+#[cfg(test)]
 mod safety;
+#[cfg(test)]
+mod scrape;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod system;
 #[cfg(test)]
 mod tls_edges;
+#[cfg(test)]
+mod traces;

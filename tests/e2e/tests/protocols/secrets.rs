@@ -2,7 +2,7 @@
 //! nothing that gpuspan writes, prints, logs or sends.
 //!
 //! Looked through: standard output (JSON lines, the live table, plain lines), the log at its most talkative, the summary,
-//! the OTLP file, OTLP on the wire by both encodings, and every other file that gpuspan leaves.
+//! the OTLP file, OTLP on the wire by both encodings, a recording (unpacked), and every other file that gpuspan leaves.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use e2e::{program, wait};
+use e2e::{program, recording, wait};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -160,6 +160,7 @@ impl Outputs {
             ("OTLP on the wire", "gen_ai"),
             ("otlp.jsonl", "/v1/chat/completions"),
             ("summary.json", "by_status"),
+            ("recording", "ResponseEnd"),
             ("stderr", "TRACE"),
         ] {
             assert!(holds(find(name), word.as_bytes()), "{name} has no {word}");
@@ -206,6 +207,7 @@ fn start(pid: u32, folder: &Path, sink: &Sink, output: &str, protocol: &str) -> 
     let file = |name: &str| folder.join(name);
     gpuspan.args(["attach", "-vvv", "--pid", &pid.to_string(), "--summary"]).arg(file("summary.json"));
     gpuspan.arg("--otlp-file").arg(file("otlp.jsonl")).arg("--ready-file").arg(file("ready"));
+    gpuspan.arg("--record").arg(file("recording"));
     gpuspan.args(["--otlp-endpoint", &format!("http://127.0.0.1:{}", sink.port)]);
     gpuspan.args(["--output", if output == "json" { "json" } else { "table" }]);
     let mut command = if output == "terminal" { on_terminal(&gpuspan) } else { gpuspan };
@@ -260,7 +262,12 @@ fn read_all(folder: &Path, texts: &mut Vec<(String, Vec<u8>)>) {
             read_all(&path, texts);
         } else {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            texts.push((name, std::fs::read(path).unwrap()));
+            let bytes = if name == "recording" {
+                recording::unpack(&path).unwrap()
+            } else {
+                std::fs::read(path).unwrap()
+            };
+            texts.push((name, bytes));
         }
     }
 }

@@ -2,7 +2,8 @@
 //! request is compared with what the client saw, and what it says about the device with the exact log of the stand-in
 //! libraries under the server. Run by `cargo xtask test servers`; elsewhere each test says why it is skipped.
 //!
-//! Absent: what only one server has inside (batches, queues); times of the device, which a stand-in cannot prove.
+//! Here: what all of them have in common; `inside` has their queues, steps and tokens. Absent: times of the device,
+//! which a stand-in cannot prove.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,13 +13,14 @@
 #![expect(clippy::print_stdout, reason = "a test says how close it was, and why it cannot run here")]
 
 mod coverage;
+mod inside;
 mod names;
 mod truth;
 
 use std::time::{Duration, Instant};
 
 use e2e::summary::{Launches, Loss, Summary};
-use e2e::{Observation, Report, Span, or_skip};
+use e2e::{Metrics, Observation, Report, Span, or_skip};
 use truth::{Reading, Truth};
 use workload::client::{Range, StreamMode};
 use workload::{ClientOptions, ClientRecord, load};
@@ -67,6 +69,11 @@ fn transformers_on_the_cpu() {
 }
 
 #[test]
+fn vllm_on_the_cpu() {
+    check(Name::Vllm, Options { device: Device::Cpu, ..Options::default() });
+}
+
+#[test]
 fn transformers_on_the_stand_ins() {
     check(Name::Transformers, Options::default());
 }
@@ -97,6 +104,14 @@ fn check(name: Name, options: Options) {
     assert!(running.alive(), "the server ended under the profiler");
     assert_eq!(observed.report.summary.target.server, recognised_as(name));
     requests_agree(&running, &observed);
+    metrics_agree(&observed);
+    if name == Name::Transformers {
+        engine_is_as_its_command_line_says(&observed);
+    }
+    // Without work on a GPU nothing shows when an engine that is not heard has begun.
+    if observed.truth.is_some() || name != Name::Transformers {
+        durations_are_explained(&observed);
+    }
     if let Some(truth) = &observed.truth {
         device_agrees(&observed.report.summary, truth);
     }
@@ -137,6 +152,7 @@ fn coverage_file(name: Name, options: &Options) -> &'static str {
         (Name::Llama, Cuda::Twelve) => "check-llama-cuda12.txt",
         (Name::Llama, Cuda::Thirteen) => "check-llama-cuda13.txt",
         (Name::Transformers, _) => "check-transformers.txt",
+        (Name::Vllm, _) => "check-vllm.txt",
     }
 }
 
@@ -144,8 +160,13 @@ fn recognised_as(name: Name) -> &'static str {
     match name {
         Name::Llama => "llama.cpp",
         Name::Transformers => "transformers",
+        Name::Vllm => "vllm",
     }
 }
+
+/// The parts of a duration; the last is what nothing explains.
+const BREAKDOWN: [&str; 8] =
+    ["front_end", "queue", "prefill", "decode", "blocked_by_prefill", "preempted", "cpu_gap", "unknown"];
 
 /// What everybody saw of the same window.
 struct Observed {
@@ -156,12 +177,14 @@ struct Observed {
 }
 
 fn observe(running: &Running) -> Observed {
-    let gpuspan = Observation::start(running.pid, &[]).unwrap();
+    let gpuspan = Observation::start(running.pid, &["--compat", "transformers"]).unwrap();
     let before = running.truth_dir.as_deref().map(Reading::of);
     let client = ask(running, REQUESTS as usize, 2);
     // The last step's copies may still be under way when the last answer is out.
     std::thread::sleep(SETTLE);
     let after = running.truth_dir.as_deref().map(Reading::of);
+    // Requests of an engine that is new are told after a second, and then their model is looked for.
+    std::thread::sleep(4 * SETTLE);
     let report = gpuspan.stop().unwrap();
     let truth = after.zip(before).map(|(after, before)| after.since(&before));
     Observed { client, report, truth }
@@ -210,8 +233,72 @@ fn requests_agree(running: &Running, observed: &Observed) {
     others.for_each(|span| was_dropped(span, observed));
 }
 
+/// Histograms have the client's values, each once, and tokens are exact.
+fn metrics_agree(observed: &Observed) {
+    let metrics = Metrics::last(&observed.report.otlp).unwrap();
+    let tolerance_s = TTFT_TOLERANCE_NS / 1e9;
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let latencies: Vec<f64> = observed.client.iter().map(|of| seconds(of.end_ns - of.sent_ns)).collect();
+    // A server that keeps the connection may end a stream long after its last event.
+    metrics.has_values("gen_ai.server.request.duration", &latencies, 4.0 * tolerance_s).unwrap();
+    let streamed = observed.client.iter().filter(|of| of.stream);
+    let first: Vec<f64> = streamed.map(|of| seconds(of.time_to_first_token_ns().expect("a token"))).collect();
+    metrics.has_values("gen_ai.server.time_to_first_token", &first, tolerance_s).unwrap();
+    let millis: Vec<f64> = first.iter().map(|seconds| 1e3 * seconds).collect();
+    // Once a request, where the instrument it is named after recorded each token.
+    metrics.has_values("ttft_milliseconds", &millis, 1e3 * tolerance_s).unwrap();
+    let usage = || observed.client.iter().map(|of| of.usage.expect("the answer counts its tokens"));
+    let prompts: u64 = usage().map(|usage| usage.prompt_tokens).sum();
+    let answers: u64 = usage().map(|usage| usage.completion_tokens).sum();
+    let tokens = |kind| metrics.sum("gen_ai.client.token.usage", &[("gen_ai.token.type", kind)]) as u64;
+    assert_eq!((tokens("input"), tokens("output")), (prompts, answers));
+    let parts = metrics.sum("gpuspan.request.part.duration", &[]);
+    let all = metrics.sum("gen_ai.server.request.duration", &[]);
+    assert!((parts - all).abs() < 1e-6 * all, "{parts} s of parts in {all} s");
+}
+
+/// The server was told how large its cache and its batches are, and the model's folder says what a token takes.
+fn engine_is_as_its_command_line_says(observed: &Observed) {
+    let metrics = Metrics::last(&observed.report.otlp).unwrap();
+    let bytes = |state| metrics.sum("gpuspan.engine.kv_cache.memory", &[("gpuspan.kv_cache.state", state)]);
+    // 64 blocks of 32 tokens (xtask/src/server/transformers.rs).
+    assert!(bytes("free") > 0.0 && bytes("free") % (64.0 * 32.0) == 0.0, "{} bytes free", bytes("free"));
+    assert_eq!(bytes("used"), 0.0, "nobody is under way");
+    assert_eq!(metrics.sum("kv_cache_free_memory_bytes", &[]), bytes("free"));
+    if observed.truth.is_some() {
+        let fill = |from| metrics.count("gpuspan.engine.batch.fill", &[("gpuspan.capacity", from)]);
+        let (told, seen) = (fill("command_line"), fill("largest_seen"));
+        assert!(told > 0 && seen == 0, "{told} batches by the command line, {seen} by the largest");
+    }
+}
+
 /// llama-server ends a connection after a stream although it said `Keep-Alive`, reads what the client has already sent
 /// on it, and never answers; the client asks again on a new connection. Both are exchanges of their own.
+/// Why each request took as long as it did: parts that add up to its duration, next to nothing of it unknown.
+fn durations_are_explained(observed: &Observed) {
+    let mut unknown = Vec::new();
+    for span in observed.report.spans.iter().filter(|span| span.is_server()) {
+        if span.text("gen_ai.response.id").is_none() {
+            continue;
+        }
+        let parts: Vec<u64> = BREAKDOWN
+            .iter()
+            .map(|part| {
+                span.int(&format!("gpuspan.breakdown.{part}_ns"))
+                    .unwrap_or_else(|| panic!("{part}: {span:#?}"))
+            })
+            .collect();
+        let (sum, took) = (parts.iter().sum::<u64>(), span.end_ns - span.start_ns);
+        assert!(sum.abs_diff(took) as f64 <= 0.01 * took as f64, "{sum} of {took}: {span:#?}");
+        unknown.extend(parts.last().map(|unknown| *unknown as f64 / took as f64));
+    }
+    unknown.sort_by(f64::total_cmp);
+    let median = unknown.get(unknown.len() / 2).copied().expect("requests with an id");
+    let most = unknown.last().copied().unwrap_or(median);
+    println!("of durations {:.2} % are unknown at the median, {:.2} % at most", 100.0 * median, 100.0 * most);
+    assert!(median <= 0.05, "{unknown:?}");
+}
+
 fn was_dropped(span: &Span, observed: &Observed) {
     assert_eq!(span.text("gpuspan.outcome"), Some("aborted"), "{span:#?}");
     assert_eq!(span.int("http.response.status_code"), None, "{span:#?}");

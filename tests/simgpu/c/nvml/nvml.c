@@ -1,37 +1,23 @@
-// The management library. In: what the processes of the log directory report of themselves. Out: device, memory,
-// utilisation, power, energy and process values that follow from it. Absent: everything else, which answers "not
-// supported"; work of several devices is shown on device 0.
+// The management library's devices. In: what the processes of the log directory report of themselves, and what the file
+// `SIMGPU_NVML` tells. Out: device, memory, utilisation, power and energy values. Absent: processes, fields, events, GPM
+// (files of their own), and everything else, which answers "not supported"; work of several devices is shown on device 0.
 #define _GNU_SOURCE
-#include "../log/log.h"
-#include <dirent.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
+#include "nvml.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <unistd.h>
 
-enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7 };
-enum { MAX_DEVICES = 8, MAX_PROCESSES = 64 };
 enum { IDLE_MILLIWATTS = 25000, FULL_MILLIWATTS = 300000, LIMIT_MILLIWATTS = 300000 };
 enum { RESERVED_BYTES = 256 << 20 };
 
-#define API(name, params, ...)                                                                                 \
-    EXPORT int name params {                                                                                   \
-        COUNT(#name);                                                                                          \
-        __VA_ARGS__                                                                                            \
-    }
-
-struct device {
-    unsigned index;
-};
 static struct device devices[MAX_DEVICES];
+static struct device instances[MAX_DEVICES][MAX_INSTANCES];
 static _Atomic int references;
+_Thread_local const char *calling;
 
-static unsigned device_count(void) {
+bool started(void) { return atomic_load(&references) > 0; }
+
+unsigned device_count(void) {
     uint64_t count = env_number("SIMGPU_DEVICES", 1);
     return count > MAX_DEVICES ? MAX_DEVICES : (unsigned)count;
 }
@@ -41,103 +27,69 @@ static const char *device_name(void) {
     return name && *name ? name : "Simulated GPU 24GB";
 }
 
-struct process {
-    uint32_t pid;
-    uint64_t live_bytes, busy_ns;
-    int alive;
-};
-
-static int read_process(const char *path, struct process *out) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    off_t size = lseek(fd, 0, SEEK_END);
-    struct counts_file *file = size > 0 ? mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-    close(fd);
-    if (file == MAP_FAILED)
-        return 0;
-    int good = atomic_load(&file->magic) == SIMGPU_COUNTS_MAGIC;
-    if (good) {
-        const struct truth_slot *truth = (const struct truth_slot *)((const char *)file + file->truth_offset);
-        *out = (struct process){.pid = file->pid, .live_bytes = atomic_load(&truth[TRUTH_live_bytes].value),
-                                .busy_ns = atomic_load(&truth[TRUTH_busy_ns].value)};
-        out->alive = kill((pid_t)out->pid, 0) == 0;
-    }
-    munmap(file, (size_t)size);
-    return good;
+static bool valid(const struct device *device) {
+    const struct device *parent = device && device->parent ? device->parent : device;
+    return parent >= devices && parent < devices + device_count() && parent->index == (unsigned)(parent - devices);
 }
 
-// Every process of the log directory that has done device work, ended ones included.
-static unsigned read_processes(struct process *out, unsigned room) {
-    unsigned count = 0;
-    DIR *directory = log_directory()[0] ? opendir(log_directory()) : NULL;
-    for (struct dirent *entry; directory && count < room && (entry = readdir(directory));) {
-        char path[4096];
-        if (!strstr(entry->d_name, ".counts"))
-            continue;
-        snprintf(path, sizeof path, "%s/%s", log_directory(), entry->d_name);
-        if (read_process(path, &out[count]) && (out[count].busy_ns || out[count].live_bytes))
-            count++;
-    }
-    if (directory)
-        closedir(directory);
-    return count;
+// What an instance of a GPU answers besides memory: power, temperature and utilisation are its parent's.
+static bool instance_knows(const char *function) {
+    static const char *const known[] = {"nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetMemoryInfo",
+                                        "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeRunningProcesses_v2",
+                                        "nvmlDeviceGetComputeRunningProcesses_v3",
+                                        "nvmlDeviceGetDeviceHandleFromMigDeviceHandle",
+                                        "nvmlDeviceIsMigDeviceHandle"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i], function) == 0)
+            return true;
+    return false;
 }
 
-struct totals {
-    uint64_t live_bytes, busy_ns;
-};
-static struct totals totals(void) {
-    struct process list[MAX_PROCESSES];
-    unsigned count = read_processes(list, MAX_PROCESSES);
-    struct totals sum = {0};
-    for (unsigned i = 0; i < count; i++) {
-        sum.busy_ns += list[i].busy_ns;
-        if (list[i].alive)
-            sum.live_bytes += list[i].live_bytes;
-    }
-    return sum;
+// Takes the CPU time that the function is told to take, as a real driver's would.
+void spend(const struct device *device) {
+    char key[128];
+    uint64_t microseconds = 0;
+    snprintf(key, sizeof key, "cost.%s", calling);
+    told_number(device, key, &microseconds);
+    for (uint64_t end = now_ns() + microseconds * 1000; microseconds && now_ns() < end;)
+        ;
 }
 
-static uint64_t wall_us(void) {
-    struct timeval now;
-    gettimeofday(&now, NULL);
-    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_usec;
+int check_device(struct device *device) {
+    if (!started())
+        return UNINITIALIZED;
+    if (!valid(device))
+        return INVALID_ARGUMENT;
+    char key[128];
+    uint64_t code;
+    snprintf(key, sizeof key, "error.%s", calling);
+    const struct device *whole = device->parent ? device->parent : device;
+    if (told_number(whole, "lost", &code) && code)
+        return GPU_IS_LOST;
+    if (told_number(device, key, &code))
+        return (int)code;
+    spend(device);
+    return device->parent && !instance_knows(calling) ? NOT_SUPPORTED : OK;
 }
 
-// The share of time in which anything ran since the last sample; samples are at least 20 ms apart.
-static unsigned utilization(void) {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static uint64_t last_ns, last_busy;
-    static unsigned percent;
-    pthread_mutex_lock(&lock);
-    uint64_t now = now_ns();
-    if (now - last_ns > 20000000) {
-        uint64_t busy = totals().busy_ns;
-        if (last_ns && busy >= last_busy)
-            percent = (unsigned)((busy - last_busy) * 100 / (now - last_ns));
-        last_ns = now, last_busy = busy;
-    }
-    unsigned result = percent > 100 ? 100 : percent;
-    pthread_mutex_unlock(&lock);
-    return result;
+unsigned instance_count(const struct device *device) {
+    uint64_t count = 0;
+    told_number(device, "mig", &count);
+    return count > MAX_INSTANCES ? MAX_INSTANCES : (unsigned)count;
 }
-
-static struct device *valid(void *handle) {
-    struct device *device = handle;
-    return device >= devices && device < devices + device_count() ? device : NULL;
-}
-#define DEVICE(handle)                                                                                         \
-    if (atomic_load(&references) <= 0)                                                                         \
-        return UNINITIALIZED;                                                                                  \
-    if (!valid(handle))                                                                                        \
-        return INVALID_ARGUMENT;                                                                               \
-    struct device *d = handle;                                                                                 \
-    (void)d
+struct device *instance(struct device *device, unsigned index) { return &instances[device->index][index]; }
 
 static int start(void) {
-    for (unsigned i = 0; i < MAX_DEVICES; i++)
+    double code;
+    char key[128];
+    snprintf(key, sizeof key, "error.%s", calling);
+    if (told_globally(key, &code))
+        return (int)code;
+    for (unsigned i = 0; i < MAX_DEVICES; i++) {
         devices[i].index = i;
+        for (unsigned j = 0; j < MAX_INSTANCES; j++)
+            instances[i][j] = (struct device){i, &devices[i], j};
+    }
     atomic_fetch_add(&references, 1);
     return OK;
 }
@@ -185,13 +137,13 @@ API(nvmlSystemGetProcessName, (unsigned pid, char *out, unsigned size), {
 })
 
 API(nvmlDeviceGetCount_v2, (unsigned *out), {
-    if (atomic_load(&references) <= 0)
+    if (!started())
         return UNINITIALIZED;
     *out = device_count();
     return OK;
 })
 static int by_index(unsigned index, void **out) {
-    if (atomic_load(&references) <= 0)
+    if (!started())
         return UNINITIALIZED;
     if (index >= device_count())
         return INVALID_ARGUMENT;
@@ -201,6 +153,10 @@ static int by_index(unsigned index, void **out) {
 API(nvmlDeviceGetHandleByIndex_v2, (unsigned index, void **out), { return by_index(index, out); })
 
 static void uuid_text(const struct device *device, char *out, size_t size) {
+    if (device->parent) {
+        snprintf(out, size, "MIG-53494d47-5055-0000-%04x-%012x", device->index, device->instance);
+        return;
+    }
     // The same bytes as cuDeviceGetUuid's.
     snprintf(out, size, "GPU-53494d47-5055-0000-0000-%012x", device->index);
 }
@@ -231,7 +187,9 @@ API(nvmlDeviceGetMinorNumber, (void *device, unsigned *out), {
 })
 API(nvmlDeviceGetName, (void *device, char *out, unsigned size), {
     DEVICE(device);
-    return text(out, size, device_name());
+    char own[128];
+    snprintf(own, sizeof own, "%s%s", device_name(), d->parent ? " MIG 1g.3gb" : "");
+    return text(out, size, own);
 })
 API(nvmlDeviceGetUUID, (void *device, char *out, unsigned size), {
     DEVICE(device);
@@ -271,16 +229,25 @@ struct memory_v2 {
     unsigned version;
     uint64_t total, reserved, available, used;
 };
+static struct memory_v2 memory_of(const struct device *d) {
+    uint64_t total = memory_bytes() / (d->parent ? MAX_INSTANCES : 1);
+    uint64_t used = d->index == 0 && !d->parent ? totals().live_bytes : 0;
+    uint64_t reserved = d->parent ? 0 : RESERVED_BYTES;
+    told_number(d, "memory_total", &total);
+    told_number(d, "memory_used", &used);
+    return (struct memory_v2){0, total, reserved, total - used - reserved, used};
+}
 API(nvmlDeviceGetMemoryInfo, (void *device, struct memory *out), {
     DEVICE(device);
-    uint64_t used = d->index == 0 ? totals().live_bytes : 0;
-    *out = (struct memory){memory_bytes(), memory_bytes() - used - RESERVED_BYTES, used + RESERVED_BYTES};
+    struct memory_v2 all = memory_of(d);
+    *out = (struct memory){all.total, all.available, all.used + all.reserved};
     return OK;
 })
 API(nvmlDeviceGetMemoryInfo_v2, (void *device, struct memory_v2 *out), {
     DEVICE(device);
-    uint64_t used = d->index == 0 ? totals().live_bytes : 0;
-    *out = (struct memory_v2){out->version, memory_bytes(), RESERVED_BYTES, memory_bytes() - used - RESERVED_BYTES, used};
+    unsigned version = out->version;
+    *out = memory_of(d);
+    out->version = version;
     return OK;
 })
 
@@ -289,125 +256,101 @@ struct utilization {
 };
 API(nvmlDeviceGetUtilizationRates, (void *device, struct utilization *out), {
     DEVICE(device);
-    unsigned percent = d->index == 0 ? utilization() : 0;
-    *out = (struct utilization){percent, percent / 2};
+    uint64_t percent = d->index == 0 ? utilization() : 0, memory = percent / 2;
+    told_number(d, "utilization", &percent);
+    told_number(d, "memory_utilization", &memory);
+    *out = (struct utilization){(unsigned)percent, (unsigned)memory};
     return OK;
 })
-API(nvmlDeviceGetPowerUsage, (void *device, unsigned *out), {
-    DEVICE(device);
-    unsigned percent = d->index == 0 ? utilization() : 0;
-    *out = IDLE_MILLIWATTS + (FULL_MILLIWATTS - IDLE_MILLIWATTS) * percent / 100;
-    return OK;
-})
-// Idle power over all time since boot, plus the difference to full power while anything ran: exact, so a test can
-// work out what a request's share must be.
-API(nvmlDeviceGetTotalEnergyConsumption, (void *device, uint64_t *out), {
-    DEVICE(device);
-    uint64_t busy = d->index == 0 ? totals().busy_ns : 0;
-    double joules = (double)now_ns() * IDLE_MILLIWATTS + (double)busy * (FULL_MILLIWATTS - IDLE_MILLIWATTS);
-    *out = (uint64_t)(joules / 1e9); // millijoules
-    return OK;
-})
-static int constant(void *device, unsigned *out, unsigned value) {
+static int told_or(void *device, const char *key, uint64_t otherwise, unsigned *out) {
     DEVICE(device);
     if (!out)
         return INVALID_ARGUMENT;
-    *out = value;
+    told_number(d, key, &otherwise);
+    *out = (unsigned)otherwise;
     return OK;
 }
-API(nvmlDeviceGetEnforcedPowerLimit, (void *device, unsigned *out), { return constant(device, out, LIMIT_MILLIWATTS); })
-API(nvmlDeviceGetPowerManagementLimit, (void *device, unsigned *out), { return constant(device, out, LIMIT_MILLIWATTS); })
+unsigned power_milliwatts(const struct device *d) {
+    unsigned percent = d->index == 0 ? utilization() : 0;
+    uint64_t power = IDLE_MILLIWATTS + (FULL_MILLIWATTS - IDLE_MILLIWATTS) * percent / 100;
+    told_number(d, "power", &power);
+    return (unsigned)power;
+}
+// Idle power over all time since boot, plus the difference to full power while anything ran: exact, so a test can
+// work out what a request's share must be.
+uint64_t energy_millijoules(const struct device *d) {
+    uint64_t busy = d->index == 0 ? totals().busy_ns : 0;
+    double joules = (double)now_ns() * IDLE_MILLIWATTS + (double)busy * (FULL_MILLIWATTS - IDLE_MILLIWATTS);
+    uint64_t energy = (uint64_t)(joules / 1e9);
+    told_number(d, "energy", &energy);
+    return energy;
+}
+API(nvmlDeviceGetPowerUsage, (void *device, unsigned *out), {
+    DEVICE(device);
+    *out = power_milliwatts(d);
+    return OK;
+})
+API(nvmlDeviceGetTotalEnergyConsumption, (void *device, uint64_t *out), {
+    DEVICE(device);
+    *out = energy_millijoules(d);
+    return OK;
+})
+API(nvmlDeviceGetEnforcedPowerLimit, (void *device, unsigned *out),
+    { return told_or(device, "power_limit", LIMIT_MILLIWATTS, out); })
+API(nvmlDeviceGetPowerManagementLimit, (void *device, unsigned *out),
+    { return told_or(device, "power_limit", LIMIT_MILLIWATTS, out); })
 API(nvmlDeviceGetPowerManagementDefaultLimit, (void *device, unsigned *out),
-    { return constant(device, out, LIMIT_MILLIWATTS); })
+    { return told_or(device, "power_limit", LIMIT_MILLIWATTS, out); })
 API(nvmlDeviceGetTemperature, (void *device, int sensor, unsigned *out),
-    { return constant(device, out, 40 + utilization() * 4 / 10); })
-API(nvmlDeviceGetClockInfo, (void *device, int type, unsigned *out),
-    { return constant(device, out, type == 2 ? 6251 : 1695); })
+    { return told_or(device, "temperature", 40 + utilization() * 4 / 10, out); })
+API(nvmlDeviceGetTemperatureThreshold, (void *device, int threshold, unsigned *out), {
+    static const char *const names[] = {"limit.shutdown", "limit.slowdown"};
+    if (threshold < 0 || threshold > 1)
+        return NOT_SUPPORTED;
+    return told_or(device, names[threshold], threshold == 0 ? 95 : 90, out);
+})
+static int clock_of(void *device, int type, unsigned *out) {
+    static const char *const names[] = {"clock.graphics", "clock.sm", "clock.memory", "clock.video"};
+    if (type < 0 || type > 3)
+        return INVALID_ARGUMENT;
+    return told_or(device, names[type], type == 2 ? 6251 : 1695, out);
+}
+API(nvmlDeviceGetClockInfo, (void *device, int type, unsigned *out), { return clock_of(device, type, out); })
 API(nvmlDeviceGetMaxClockInfo, (void *device, int type, unsigned *out),
-    { return constant(device, out, type == 2 ? 6251 : 1695); })
-API(nvmlDeviceGetFanSpeed, (void *device, unsigned *out), { return constant(device, out, 30); })
-API(nvmlDeviceGetPerformanceState, (void *device, unsigned *out), { return constant(device, out, 0); })
-API(nvmlDeviceGetPersistenceMode, (void *device, unsigned *out), { return constant(device, out, 1); })
+    { return told_or(device, "", type == 2 ? 6251 : 1695, out); })
+API(nvmlDeviceGetFanSpeed, (void *device, unsigned *out), { return told_or(device, "fan", 30, out); })
+API(nvmlDeviceGetPerformanceState, (void *device, unsigned *out), { return told_or(device, "", 0, out); })
+API(nvmlDeviceGetPersistenceMode, (void *device, unsigned *out), { return told_or(device, "", 1, out); })
 API(nvmlDeviceGetNumGpuCores, (void *device, unsigned *out),
-    { return constant(device, out, 128 * (unsigned)env_number("SIMGPU_MULTIPROCESSORS", 80)); })
-static int no_throttling(void *device, uint64_t *out) {
+    { return told_or(device, "", 128 * env_number("SIMGPU_MULTIPROCESSORS", 80), out); })
+API(nvmlDeviceGetPcieReplayCounter, (void *device, unsigned *out), { return told_or(device, "pcie_replays", 0, out); })
+static int coder(void *device, const char *key, unsigned *percent, unsigned *period) {
+    *period = 167000;
+    return told_or(device, key, 0, percent);
+}
+API(nvmlDeviceGetEncoderUtilization, (void *device, unsigned *percent, unsigned *period),
+    { return coder(device, "encoder", percent, period); })
+API(nvmlDeviceGetDecoderUtilization, (void *device, unsigned *percent, unsigned *period),
+    { return coder(device, "decoder", percent, period); })
+static int throttling(void *device, uint64_t *out) {
     DEVICE(device);
     *out = 0;
+    told_number(d, "reasons", out);
     return OK;
 }
-API(nvmlDeviceGetCurrentClocksThrottleReasons, (void *device, uint64_t *out), { return no_throttling(device, out); })
-API(nvmlDeviceGetCurrentClocksEventReasons, (void *device, uint64_t *out), { return no_throttling(device, out); })
-
-struct process_info {
-    unsigned pid;
-    uint64_t used_bytes;
-    unsigned gpu_instance, compute_instance;
+API(nvmlDeviceGetCurrentClocksThrottleReasons, (void *device, uint64_t *out), { return throttling(device, out); })
+API(nvmlDeviceGetCurrentClocksEventReasons, (void *device, uint64_t *out), { return throttling(device, out); })
+struct violation_time {
+    uint64_t reference_us, violation_ns;
 };
-static int compute_processes(void *device, unsigned *count, struct process_info *out) {
+API(nvmlDeviceGetViolationStatus, (void *device, int policy, struct violation_time *out), {
     DEVICE(device);
-    struct process list[MAX_PROCESSES];
-    unsigned found = d->index == 0 ? read_processes(list, MAX_PROCESSES) : 0, alive = 0;
-    for (unsigned i = 0; i < found; i++)
-        if (list[i].alive)
-            list[alive++] = list[i];
-    unsigned room = *count;
-    *count = alive;
-    if (room < alive || (alive && !out))
-        return TOO_SMALL;
-    for (unsigned i = 0; i < alive; i++)
-        out[i] = (struct process_info){list[i].pid, list[i].live_bytes, ~0u, ~0u};
-    return OK;
-}
-API(nvmlDeviceGetComputeRunningProcesses_v2, (void *device, unsigned *count, struct process_info *out),
-    { return compute_processes(device, count, out); })
-API(nvmlDeviceGetComputeRunningProcesses_v3, (void *device, unsigned *count, struct process_info *out),
-    { return compute_processes(device, count, out); })
-static int no_processes(void *device, unsigned *count) {
-    DEVICE(device);
-    *count = 0;
-    return OK;
-}
-API(nvmlDeviceGetGraphicsRunningProcesses_v3, (void *device, unsigned *count, void *out),
-    { return no_processes(device, count); })
-API(nvmlDeviceGetMPSComputeRunningProcesses_v3, (void *device, unsigned *count, void *out),
-    { return no_processes(device, count); })
-
-struct process_sample {
-    unsigned pid;
-    uint64_t timestamp_us;
-    unsigned sm, memory, encoder, decoder;
-};
-// One sample per process: its share since the library's last call that returned samples.
-API(nvmlDeviceGetProcessUtilization, (void *device, struct process_sample *out, unsigned *count, uint64_t since), {
-    DEVICE(device);
-    static struct process before[MAX_PROCESSES];
-    static unsigned before_count;
-    static uint64_t before_ns;
-    struct process list[MAX_PROCESSES];
-    unsigned found = d->index == 0 ? read_processes(list, MAX_PROCESSES) : 0;
-    unsigned room = *count;
-    *count = found;
-    if (!out || room < found)
-        return TOO_SMALL;
-    if (found == 0)
-        return NOT_FOUND;
-    uint64_t now = now_ns();
-    for (unsigned i = 0; i < found; i++) {
-        uint64_t earlier = 0;
-        for (unsigned j = 0; j < before_count; j++)
-            if (before[j].pid == list[i].pid)
-                earlier = before[j].busy_ns;
-        uint64_t span = now - before_ns ? now - before_ns : 1;
-        uint64_t percent = before_ns ? (list[i].busy_ns - earlier) * 100 / span : 0;
-        out[i] = (struct process_sample){list[i].pid, wall_us(), percent > 100 ? 100 : (unsigned)percent, 0, 0, 0};
-    }
-    memcpy(before, list, sizeof list);
-    before_count = found, before_ns = now;
-    return OK;
+    char key[32];
+    snprintf(key, sizeof key, "violation.%d", policy);
+    out->reference_us = wall_us();
+    return told_number(d, key, &out->violation_ns) ? OK : NOT_SUPPORTED;
 })
-API(nvmlDeviceGetMigMode, (void *device, unsigned *current, unsigned *pending), {
-    if (pending)
-        *pending = 0;
-    return constant(device, current, 0);
+API(nvmlDeviceGetTotalEccErrors, (void *device, int error, int counter, uint64_t *out), {
+    DEVICE(device);
+    return told_number(d, error == 0 ? "ecc.corrected" : "ecc.uncorrected", out) ? OK : NOT_SUPPORTED;
 })
-API(nvmlDeviceGetMaxMigDeviceCount, (void *device, unsigned *out), { return constant(device, out, 0); })

@@ -1,5 +1,8 @@
 //! The engine's thread: schedule, run on the device, log the truth, hand out tokens; again.
 
+use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
+
 use anyhow::Result;
 
 use super::queue::{Event, Finish, Queue};
@@ -9,7 +12,14 @@ use crate::gpu::{Device, StepWork};
 use crate::options::ServerOptions;
 use crate::truth::{Copies, DeviceTotals, Member, StepLine, TruthLog};
 
-/// Runs steps until the queue is closed.
+/// A step that the device works on.
+struct Pending {
+    line: StepLine,
+    news: Vec<(Sender<Event>, Event)>,
+}
+
+/// Runs steps until the queue is closed. Where the engine schedules ahead, the device has a step to go on with while
+/// the tokens of the one before are handed out: what a step is made of does not depend on them, as in vLLM.
 pub(crate) fn run(
     queue: &Queue,
     device: &mut dyn Device,
@@ -18,21 +28,35 @@ pub(crate) fn run(
 ) -> Result<()> {
     let limits = Limits { max_batch: options.max_batch, max_tokens: options.max_batch_tokens };
     let mut batch: Vec<Sequence> = Vec::new();
+    let mut pending: VecDeque<Pending> = VecDeque::new();
     let mut index = 0;
-    while queue.with_waiting(batch.is_empty(), |waiting| schedule(&mut batch, waiting, limits)).is_some() {
+    let idle = |batch: &[Sequence], pending: &VecDeque<Pending>| batch.is_empty() && pending.is_empty();
+    while queue
+        .with_waiting(idle(&batch, &pending), |waiting| schedule(&mut batch, waiting, limits))
+        .is_some()
+    {
         // Every request may have been aborted while it waited.
-        if batch.is_empty() {
-            continue;
+        let ahead = usize::from(options.asynchronous && !batch.is_empty());
+        if !batch.is_empty() {
+            pending.push_back(submit(index, &mut batch, device, options)?);
+            index += 1;
         }
-        truth.step(step(index, &batch, device)?)?;
-        batch.retain_mut(|sequence| deliver(sequence, index, options.eos_probability));
-        index += 1;
+        while pending.len() > ahead
+            && let Some(oldest) = pending.pop_front()
+        {
+            publish(oldest, device, truth)?;
+        }
     }
-    Ok(())
+    pending.into_iter().try_for_each(|step| publish(step, device, truth))
 }
 
-/// Runs one step of the batch.
-fn step(index: u64, batch: &[Sequence], device: &mut dyn Device) -> Result<StepLine> {
+/// Puts one step of the batch on the device, and the batch into the state after it.
+fn submit(
+    index: u64,
+    batch: &mut Vec<Sequence>,
+    device: &mut dyn Device,
+    options: &ServerOptions,
+) -> Result<Pending> {
     let riding = || batch.iter().filter(|sequence| sequence.scheduled > 0);
     let work = StepWork {
         sequences: riding().count(),
@@ -40,13 +64,26 @@ fn step(index: u64, batch: &[Sequence], device: &mut dyn Device) -> Result<StepL
         outputs: riding().filter(|sequence| sequence.samples()).count(),
         decode_only: riding().all(Sequence::decodes),
     };
+    let members = riding().map(member).collect();
     let before = Snapshot::of(device.totals());
     let start_ns = monotonic_ns();
-    device.step(work)?;
-    let end_ns = monotonic_ns();
-    let line =
-        StepLine { index, start_ns, end_ns, members: riding().map(member).collect(), ..StepLine::default() };
-    Ok(before.difference(device.totals(), line))
+    device.submit(work)?;
+    let line = StepLine { index, start_ns, members, ..StepLine::default() };
+    let line = before.difference(device.totals(), line);
+    let mut news = Vec::new();
+    batch.retain_mut(|sequence| advance(sequence, index, options.eos_probability, &mut news));
+    Ok(Pending { line, news })
+}
+
+/// Waits for a step's end, logs it and hands out its tokens.
+fn publish(step: Pending, device: &mut dyn Device, truth: &TruthLog) -> Result<()> {
+    device.wait()?;
+    truth.step(StepLine { end_ns: monotonic_ns(), ..step.line })?;
+    for (receiver, event) in step.news {
+        // A receiver that is gone belongs to an aborted request, which the next schedule removes.
+        let _ = receiver.send(event);
+    }
+    Ok(())
 }
 
 fn member(sequence: &Sequence) -> Member {
@@ -58,12 +95,16 @@ fn member(sequence: &Sequence) -> Member {
     }
 }
 
-/// Ends the step for one sequence; false when the sequence has ended.
-fn deliver(sequence: &mut Sequence, step: u64, eos_probability: f64) -> bool {
-    let events = sequence.submission.events.clone();
-    // A receiver that is gone belongs to an aborted request, which the next schedule removes.
+/// The step's part of one sequence is on its way; false when the sequence ends with it.
+fn advance(
+    sequence: &mut Sequence,
+    step: u64,
+    eos_probability: f64,
+    news: &mut Vec<(Sender<Event>, Event)>,
+) -> bool {
+    let mut tell = |event| news.push((sequence.submission.events.clone(), event));
     if sequence.admitted && sequence.scheduled > 0 {
-        let _ = events.send(Event::Admitted { step });
+        tell(Event::Admitted { step });
     }
     let samples = sequence.samples();
     sequence.prefilled += sequence.prefills();
@@ -72,7 +113,7 @@ fn deliver(sequence: &mut Sequence, step: u64, eos_probability: f64) -> bool {
     }
     sequence.generated += 1;
     let finish = finish(sequence, eos_probability);
-    let _ = events.send(Event::Token { finish });
+    tell(Event::Token { finish });
     finish.is_none()
 }
 

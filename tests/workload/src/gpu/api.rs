@@ -67,6 +67,11 @@ functions! {
         stream_create = "cudaStreamCreateWithFlags"(*mut Handle, c_uint) -> c_int;
         stream_destroy = "cudaStreamDestroy"(Handle) -> c_int;
         stream_synchronize = "cudaStreamSynchronize"(Handle) -> c_int;
+        stream_wait_event = "cudaStreamWaitEvent"(Handle, Handle, c_uint) -> c_int;
+        event_create = "cudaEventCreateWithFlags"(*mut Handle, c_uint) -> c_int;
+        event_destroy = "cudaEventDestroy"(Handle) -> c_int;
+        event_record = "cudaEventRecord"(Handle, Handle) -> c_int;
+        event_synchronize = "cudaEventSynchronize"(Handle) -> c_int;
         stream_begin_capture = "cudaStreamBeginCapture"(Handle, c_int) -> c_int;
         stream_end_capture = "cudaStreamEndCapture"(Handle, *mut Handle) -> c_int;
         graph_instantiate = "cudaGraphInstantiate"(*mut Handle, Handle, u64) -> c_int;

@@ -1,4 +1,6 @@
-//! The CUDA device: one stream; per step three copies in, a forward pass, one copy out, one synchronisation.
+//! The CUDA device: one stream; per step three copies in, a forward pass, one copy out, one synchronisation. Where the
+//! engine schedules ahead, a second stream takes the copies out, and events are waited for; where it splits its batches,
+//! another one has half of each.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
@@ -9,6 +11,8 @@ use anyhow::{Context, Result};
 use super::api::{self, Cuda, Dim3, Driver, Handle};
 use super::buffer::{Buffer, allocate, call};
 use super::kernel::{self, Kernel};
+use super::output::Outputs;
+use super::side::Side;
 use super::{Device, StepWork, graph, image};
 use crate::options::{Graphs, Runtime, ServerOptions};
 use crate::truth::DeviceTotals;
@@ -21,16 +25,34 @@ const THREADS_PER_BLOCK: u32 = 128;
 /// `cudaStreamNonBlocking`: no implicit ordering with the default stream.
 const NON_BLOCKING: u32 = 1;
 
+/// Which device, and whether it is the one that brings samples back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) device: i32,
+    pub(crate) samples: bool,
+}
+
+impl Place {
+    /// The only device of an engine.
+    pub(crate) const ALONE: Self = Self { device: 0, samples: true };
+}
+
 pub(crate) struct CudaDevice {
     pub(super) cuda: &'static Cuda,
+    place: Place,
     driver: Option<DriverModule>,
     pub(super) stream: Handle,
-    binary: *mut Handle,
+    /// For half of each batch.
+    side: Option<Side>,
+    /// Of the first device, which registered the kernels.
+    binary: Option<*mut Handle>,
     kv_cache: *mut c_void,
     token_ids: Buffer,
     positions: Buffer,
     offsets: Buffer,
     sampled: Buffer,
+    /// What an engine that schedules ahead has beside it.
+    outputs: Option<Outputs>,
     pub(super) graphs: BTreeMap<usize, graph::Graph>,
     pub(super) options: ServerOptions,
     version: i32,
@@ -53,14 +75,15 @@ pub(super) enum Mode {
 
 impl CudaDevice {
     /// Opens the runtime, registers the kernels, allocates, and captures graphs where asked to at start-up.
-    pub(crate) fn open(options: &ServerOptions) -> Result<Self> {
+    pub(crate) fn open(options: &ServerOptions, place: Place) -> Result<Self> {
         let cuda = api::open_runtime(if options.runtime == Runtime::Cuda13 { 13 } else { 12 })?;
-        let binary = kernel::register(cuda);
+        let binary = (place.device == 0).then(|| kernel::register(cuda));
         let mut totals = DeviceTotals::default();
         let mut version = 0;
-        // SAFETY: a valid out-pointer; device 0 is the first device.
-        let (got, set) =
-            unsafe { ((cuda.runtime.get_version)(&raw mut version), (cuda.runtime.set_device)(0)) };
+        // SAFETY: a valid out-pointer; a device that is not there is an error.
+        let (got, set) = unsafe {
+            ((cuda.runtime.get_version)(&raw mut version), (cuda.runtime.set_device)(place.device))
+        };
         call(&mut totals, "cudaRuntimeGetVersion", got)?;
         call(&mut totals, "cudaSetDevice", set)?;
         let mut stream = ptr::null_mut();
@@ -72,14 +95,17 @@ impl CudaDevice {
         let tokens = options.max_batch_tokens.max(options.max_batch);
         let mut device = Self {
             cuda,
+            place,
             driver: None,
             stream,
+            side: (options.streams > 1).then(|| Side::new(cuda, &mut totals)).transpose()?,
             binary,
             kv_cache,
             token_ids: Buffer::new(cuda, &mut totals, tokens * 4)?,
             positions: Buffer::new(cuda, &mut totals, tokens * 8)?,
             offsets: Buffer::new(cuda, &mut totals, (options.max_batch + 1) * 4)?,
             sampled: Buffer::new(cuda, &mut totals, options.max_batch * 4)?,
+            outputs: options.asynchronous.then(|| Outputs::new(cuda, &mut totals)).transpose()?,
             graphs: BTreeMap::new(),
             options: options.clone(),
             version,
@@ -94,22 +120,36 @@ impl CudaDevice {
         Ok(device)
     }
 
-    /// Launches every kernel of a forward pass over `tokens` tokens.
+    /// Launches every kernel of a forward pass over `tokens` tokens; of two halves in turn, where there is a stream for
+    /// the second.
     pub(super) fn forward(&mut self, tokens: usize, mode: Mode) -> Result<()> {
-        let grid = Dim3 { x: u32::try_from(tokens.max(1))?, y: 1, z: 1 };
-        kernel::forward_pass(self.options.layers).try_for_each(|kernel| self.launch(kernel, grid, mode))
+        let streams = [Some(self.stream), self.side.map(|side| side.stream)];
+        let halves = streams.iter().flatten().count();
+        let grid = Dim3 { x: u32::try_from(tokens.div_ceil(halves).max(1))?, y: 1, z: 1 };
+        if let Some(side) = self.side {
+            side.fork(self.cuda, &mut self.totals, self.stream)?;
+        }
+        for kernel in kernel::forward_pass(self.options.layers) {
+            streams.iter().flatten().try_for_each(|stream| self.launch(kernel, grid, *stream, mode))?;
+        }
+        self.side.map_or(Ok(()), |side| side.join(self.cuda, &mut self.totals, self.stream))
     }
 
-    fn launch(&mut self, kernel: Kernel, grid: Dim3, mode: Mode) -> Result<()> {
+    /// How often each kernel runs in a forward pass.
+    pub(super) fn halves(&self) -> u64 {
+        1 + u64::from(self.side.is_some())
+    }
+
+    fn launch(&mut self, kernel: Kernel, grid: Dim3, stream: Handle, mode: Mode) -> Result<()> {
         let twin = kernel.driver_twin.and_then(|twin| self.driver.as_ref()?.function(twin));
         let by_driver = twin.is_some();
         let name = match twin {
             Some((name, function)) => {
-                self.launch_by_driver(function, grid)?;
+                self.launch_by_driver(function, grid, stream)?;
                 name
             }
             None => {
-                self.launch_by_runtime(kernel, grid)?;
+                self.launch_by_runtime(kernel, grid, stream)?;
                 kernel.name
             }
         };
@@ -129,17 +169,17 @@ impl CudaDevice {
     }
 
     /// What `kernel<<<grid, block, 0, stream>>>(…)` compiles to.
-    fn launch_by_runtime(&mut self, kernel: Kernel, grid: Dim3) -> Result<()> {
+    fn launch_by_runtime(&mut self, kernel: Kernel, grid: Dim3, stream: Handle) -> Result<()> {
         let stub = kernel.stub.context("a kernel without host stub cannot be launched by the runtime")?;
         let block = Dim3 { x: THREADS_PER_BLOCK, y: 1, z: 1 };
         // SAFETY: plain values; the stream is alive.
-        unsafe { (self.cuda.runtime.push_call_configuration)(grid, block, 0, self.stream) };
+        unsafe { (self.cuda.runtime.push_call_configuration)(grid, block, 0, stream) };
         let status = stub(self.kv_cache, grid.x, self.options.kernel_ns);
         let api = if self.cuda.launch13.is_some() { "__cudaLaunchKernel" } else { "cudaLaunchKernel" };
         call(&mut self.totals, api, status)
     }
 
-    fn launch_by_driver(&mut self, function: Handle, grid: Dim3) -> Result<()> {
+    fn launch_by_driver(&mut self, function: Handle, grid: Dim3, stream: Handle) -> Result<()> {
         let Some(module) = &self.driver else { return Ok(()) };
         let (mut buffer, mut count, mut nanoseconds) = (self.kv_cache, grid.x, self.options.kernel_ns);
         let mut args =
@@ -155,7 +195,7 @@ impl CudaDevice {
                 1,
                 1,
                 0,
-                self.stream,
+                stream,
                 args.as_mut_ptr(),
                 ptr::null_mut(),
             )
@@ -191,7 +231,12 @@ impl CudaDevice {
 }
 
 impl Device for CudaDevice {
-    fn step(&mut self, work: StepWork) -> Result<()> {
+    fn submit(&mut self, work: StepWork) -> Result<()> {
+        if self.options.devices > 1 {
+            // SAFETY: the device was opened.
+            let status = unsafe { (self.cuda.runtime.set_device)(self.place.device) };
+            call(&mut self.totals, "cudaSetDevice", status)?;
+        }
         let replay = work.decode_only && self.options.graphs != Graphs::Off;
         if replay && !self.graphs.contains_key(&work.sequences) {
             self.capture(work.sequences)?;
@@ -202,10 +247,22 @@ impl Device for CudaDevice {
         } else {
             self.forward_eagerly(work)?
         }
-        if work.outputs > 0 {
-            self.sampled.copy_out(self.cuda, &mut self.totals, work.outputs * 4, self.stream)?;
+        let (cuda, totals, bytes) = (self.cuda, &mut self.totals, work.outputs * 4);
+        let stream = match &mut self.outputs {
+            Some(outputs) => outputs.follow(cuda, totals, self.stream)?,
+            None => self.stream,
+        };
+        if bytes > 0 && self.place.samples {
+            self.sampled.copy_out(cuda, totals, bytes, stream)?;
         }
-        self.synchronize()
+        self.outputs.as_mut().map_or(Ok(()), |outputs| outputs.mark(cuda, totals))
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        match &mut self.outputs {
+            Some(outputs) => outputs.wait(self.cuda, &mut self.totals),
+            None => self.synchronize(),
+        }
     }
 
     fn totals(&self) -> &DeviceTotals {
@@ -218,6 +275,12 @@ impl Device for CudaDevice {
 
     fn close(&mut self) -> Result<()> {
         self.destroy_graphs()?;
+        if let Some(outputs) = self.outputs.take() {
+            outputs.close(self.cuda, &mut self.totals)?;
+        }
+        if let Some(side) = self.side.take() {
+            side.close(self.cuda, &mut self.totals)?;
+        }
         let (cuda, totals) = (self.cuda, &mut self.totals);
         for buffer in [&self.token_ids, &self.positions, &self.offsets, &self.sampled] {
             buffer.free(cuda, totals)?;
@@ -231,8 +294,10 @@ impl Device for CudaDevice {
             // SAFETY: the module is loaded and none of its functions runs.
             call(totals, "cuModuleUnload", unsafe { (module.driver.module_unload)(module.module) })?;
         }
-        // SAFETY: the handle that the registration returned, once.
-        unsafe { (cuda.runtime.unregister_fat_binary)(self.binary) };
+        if let Some(binary) = self.binary.take() {
+            // SAFETY: the handle that the registration returned, once.
+            unsafe { (cuda.runtime.unregister_fat_binary)(binary) };
+        }
         Ok(())
     }
 }

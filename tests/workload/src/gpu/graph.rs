@@ -50,7 +50,7 @@ impl CudaDevice {
         self.totals.graph_launches += 1;
         self.totals.graph_nodes += nodes;
         for kernel in kernel::forward_pass(self.options.layers) {
-            self.count_kernel(self.effective_name(&kernel), 1);
+            self.count_kernel(self.effective_name(&kernel), self.halves());
         }
         Ok(())
     }

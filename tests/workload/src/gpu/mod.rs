@@ -10,6 +10,9 @@ mod cuda;
 mod graph;
 mod image;
 mod kernel;
+mod output;
+mod ranks;
+mod side;
 
 use anyhow::Result;
 
@@ -29,10 +32,12 @@ pub(crate) struct StepWork {
     pub(crate) decode_only: bool,
 }
 
-/// Runs one step and waits for it.
+/// Runs steps, one after the other.
 pub(crate) trait Device {
-    /// Runs `work` to its end.
-    fn step(&mut self, work: StepWork) -> Result<()>;
+    /// Puts `work` behind what is on the device.
+    fn submit(&mut self, work: StepWork) -> Result<()>;
+    /// Waits for the end of the oldest work that has not been waited for.
+    fn wait(&mut self) -> Result<()>;
     /// What was done so far.
     fn totals(&self) -> &DeviceTotals;
     /// What `cudaRuntimeGetVersion` gave, 0 without a runtime.
@@ -45,6 +50,7 @@ pub(crate) trait Device {
 pub(crate) fn open(options: &ServerOptions) -> Result<Box<dyn Device>> {
     Ok(match options.runtime {
         Runtime::None => Box::new(cpu::CpuDevice::new(options)),
-        Runtime::Cuda12 | Runtime::Cuda13 => Box::new(cuda::CudaDevice::open(options)?),
+        Runtime::Cuda12 | Runtime::Cuda13 if options.devices > 1 => Box::new(ranks::Ranks::open(options)?),
+        Runtime::Cuda12 | Runtime::Cuda13 => Box::new(cuda::CudaDevice::open(options, cuda::Place::ALONE)?),
     })
 }
