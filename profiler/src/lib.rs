@@ -22,6 +22,7 @@ pub mod export;
 pub mod h2;
 pub mod http;
 pub mod metric;
+pub mod place;
 pub mod probe;
 pub mod receive;
 pub mod record;

@@ -5,7 +5,8 @@
 //! side by side. What merely shares a socket or memory with a server, a logger, a monitor, a client, is not one.
 
 use super::peers::unix_peers;
-use super::process::{Identity, container_of, descendants, identity, pids};
+use super::process::{Identity, descendants, identity, pids};
+use crate::place::container_id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
 
@@ -48,8 +49,8 @@ pub fn group(root: u32, is_server: &dyn Fn(&Identity) -> bool) -> BTreeMap<u32, 
 
 /// The other processes of a container.
 fn of_container(root: u32, is_server: &dyn Fn(&u32) -> bool) -> Vec<u32> {
-    let Some(container) = container_of(root) else { return Vec::new() };
-    let beside = |pid: &u32| *pid != root && container_of(*pid).as_ref() == Some(&container);
+    let Some(container) = container_id(root) else { return Vec::new() };
+    let beside = |pid: &u32| *pid != root && container_id(*pid).as_ref() == Some(&container);
     pids().into_iter().filter(|pid| beside(pid) && is_server(pid)).collect()
 }
 

@@ -39,7 +39,7 @@ pub struct Identity {
     pub service_name: Option<String>,
     /// The environment's `OTEL_RESOURCE_ATTRIBUTES`.
     pub resource_attributes: Option<String>,
-    /// Container id from the cgroup path, when there is one.
+    /// Id of the innermost container, when there is one.
     pub container_id: Option<String>,
     /// Of its environment, what tells whether it emits telemetry itself; never exported.
     pub telemetry: Vec<(&'static str, String)>,
@@ -93,7 +93,6 @@ pub fn identity(pid: u32) -> Identity {
     let variable = |name: &str| {
         environment.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
     };
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     Identity {
         comm: comm(pid),
         executable: executable(pid).unwrap_or_default(),
@@ -101,7 +100,7 @@ pub fn identity(pid: u32) -> Identity {
         start_ticks: start_ticks(pid).unwrap_or(0),
         service_name: variable("OTEL_SERVICE_NAME"),
         resource_attributes: variable("OTEL_RESOURCE_ATTRIBUTES"),
-        container_id: container_id(&cgroup),
+        container_id: crate::place::container_id(pid),
         telemetry: VARIABLES.iter().filter_map(|name| Some((*name, variable(name)?))).collect(),
     }
 }
@@ -197,11 +196,6 @@ fn parents() -> HashMap<u32, u32> {
     pids().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect()
 }
 
-/// The container that a process runs in, if it runs in one.
-pub(super) fn container_of(pid: u32) -> Option<String> {
-    container_id(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
-}
-
 /// Field `number` (counted from 1, as proc(5) does) of `/proc/PID/stat`; the name in field 2 may hold anything.
 fn stat_field(pid: u32, number: usize) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -212,14 +206,6 @@ fn stat_field(pid: u32, number: usize) -> Option<u64> {
 fn status_number(pid: u32, key: &str) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
-}
-
-/// The 64 hex digits that containerd, CRI-O and Docker put into a cgroup's name.
-fn container_id(cgroup: &str) -> Option<String> {
-    cgroup
-        .split(['/', '\n', '-', '.', ':'])
-        .find(|part| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit()))
-        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -271,19 +257,5 @@ mod tests {
         assert!(family.contains(&child.id()) && children_of(std::process::id()).contains(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn container_ids_are_found_in_all_cgroup_layouts() {
-        let id = "0123456789abcdef".repeat(4);
-        for cgroup in [
-            format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope\n"),
-            format!("12:pids:/docker/{id}\n"),
-            format!("0::/system.slice/docker-{id}.scope"),
-            format!("0::/kubepods/besteffort/pod7/{id}"),
-        ] {
-            assert_eq!(container_id(&cgroup).as_deref(), Some(id.as_str()), "{cgroup}");
-        }
-        assert_eq!(container_id("0::/user.slice/session-1.scope"), None);
     }
 }
