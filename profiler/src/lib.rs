@@ -18,6 +18,7 @@ pub mod attach;
 pub mod correlate;
 pub mod decode;
 pub mod device;
+pub mod discover;
 pub mod export;
 pub mod h2;
 pub mod http;

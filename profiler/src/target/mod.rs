@@ -23,12 +23,15 @@ pub use maps::{FileId, Mapping, gpu_layer, layer, mappings};
 pub use model::kv_bytes;
 pub use package::{Package, package};
 pub use process::{
-    Identity, ProcessError, children_of, comm, created, descendants, identity, is_process, parent_of,
-    require, start_ticks, threads,
+    Identity, ProcessError, children_of, comm, created, descendants, executable, identity, is_process,
+    parent_of, require, start_ticks, threads,
 };
 pub use reach::{InReach, StatId, in_reach};
 pub use ring::{FoundRing, rings, shared_memory};
-pub use socket::{Address, OpenSocket, has_io_uring, listener_address, listeners, open_connections};
+pub use socket::{
+    Address, OpenSocket, has_io_uring, listener_address, listeners, listening, open_connections,
+    socket_inodes,
+};
 pub use usage::{ProcessUse, usage};
 
 /// A process of the target group.

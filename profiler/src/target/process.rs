@@ -106,7 +106,8 @@ pub fn identity(pid: u32) -> Identity {
 }
 
 /// Path of the executable, also of one that was replaced or removed since its start, which the kernel marks.
-fn executable(pid: u32) -> Option<PathBuf> {
+#[must_use]
+pub fn executable(pid: u32) -> Option<PathBuf> {
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let unmarked = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
     Some(unmarked.unwrap_or(path))

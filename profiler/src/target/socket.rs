@@ -1,8 +1,13 @@
 //! Where a process listens, and the connections it already has when we arrive: `/proc/PID/fd` and `/proc/PID/net/*`.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
+
+/// How much of a table of sockets is read where only those that listen are asked for: 7,000 connections.
+const MOST_READ: u64 = 1 << 20;
+/// How many descriptors of a process are looked at there. Servers open their listening sockets early.
+const MOST_DESCRIPTORS: usize = 4096;
 
 /// What a stream socket listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -70,6 +75,39 @@ pub fn listeners(pid: u32) -> Vec<(u32, Address)> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|fd| Some((fd, table.listening.get(&socket_inode(pid, fd)?)?.clone())))
         .collect()
+}
+
+/// The listening sockets of the network namespace of `pid`, by inode. What lies beyond the first [`MOST_READ`] bytes of
+/// a table is left out: in that of TCP those that listen come first.
+#[must_use]
+pub fn listening(pid: u32) -> HashMap<u64, Address> {
+    let text = |family| {
+        let mut text = String::new();
+        let table = std::fs::File::open(format!("/proc/{pid}/net/{family}"));
+        // What was read before an error is as good as ever.
+        let _ = table.and_then(|table| table.take(MOST_READ).read_to_string(&mut text));
+        text
+    };
+    let is_listening = |state| state == State::Listening;
+    let mut found = HashMap::new();
+    for text in [text("tcp"), text("tcp6")] {
+        let sockets = text.lines().skip(1).filter_map(parse_tcp);
+        let sockets = sockets.filter(|(state, ..)| is_listening(*state));
+        found.extend(sockets.map(|(_, port, inode)| (inode, Address::Tcp(port))));
+    }
+    let unix = text("unix");
+    let sockets = unix.lines().skip(1).filter_map(parse_unix).filter(|(state, ..)| is_listening(*state));
+    found.extend(sockets.map(|(_, path, inode)| (inode, Address::Unix(path.into()))));
+    found
+}
+
+/// Inodes of the sockets that `pid` has open, among its first [`MOST_DESCRIPTORS`] descriptors.
+#[must_use]
+pub fn socket_inodes(pid: u32) -> Vec<u64> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let descriptors =
+        entries.take(MOST_DESCRIPTORS).filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    descriptors.filter_map(|fd| socket_inode(pid, fd)).collect()
 }
 
 /// What descriptor `fd` of `pid` listens on.
