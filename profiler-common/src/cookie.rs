@@ -18,6 +18,7 @@
 //! bits 45..47  capture  begins or ends the capture of a stream
 //! bits 47..55  group    index into the settings of target groups
 //! bits 55..57  class    what nests into its like: launches, copies
+//! bit  57      dear     stands at an instruction that the kernel single-steps
 //! ```
 
 /// How the arguments of a call lie. The values are part of the contract, not of any CUDA header.
@@ -175,6 +176,8 @@ pub struct Cookie {
     pub group: u8,
     /// One of [`class`].
     pub class: u8,
+    /// The probe stands at an instruction that the kernel single-steps, which costs many times what others do.
+    pub dear: bool,
 }
 
 impl Cookie {
@@ -194,6 +197,7 @@ impl Cookie {
         capture: capture::NONE,
         group: 0,
         class: class::OTHER,
+        dear: false,
     };
 
     /// The word that travels with the probe.
@@ -213,6 +217,7 @@ impl Cookie {
             | (self.capture as u64 & 3) << 45
             | (self.group as u64) << 47
             | (self.class as u64 & 3) << 55
+            | (self.dear as u64) << 57
     }
 
     /// What the kernel side reads back with `bpf_get_attach_cookie`.
@@ -233,6 +238,7 @@ impl Cookie {
             capture: (word >> 45) as u8 & 3,
             group: (word >> 47) as u8,
             class: (word >> 55) as u8 & 3,
+            dear: word >> 57 & 1 != 0,
         }
     }
 
@@ -241,6 +247,15 @@ impl Cookie {
     pub const fn has_return(self) -> bool {
         self.report != report::ENTRY
     }
+}
+
+/// Target groups that a cookie can name.
+pub const GROUPS: u32 = 256;
+
+/// Where the runs of the uprobe programs are counted for a target group, those at dear probes apart from the others.
+#[inline(always)]
+pub const fn runs(group: u8, dear: bool) -> u32 {
+    (group as u32) << 1 | dear as u32
 }
 
 #[cfg(test)]
@@ -264,6 +279,7 @@ mod tests {
             capture: capture::ENDS,
             group: 255,
             class: class::COPY,
+            dear: true,
         };
         for cookie in [Cookie::PLAIN, full, Cookie { api: 517, ..Cookie::PLAIN }] {
             assert_eq!(Cookie::unpack(cookie.pack()), cookie);

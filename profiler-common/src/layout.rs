@@ -34,7 +34,7 @@ frozen! {
     Counters = 48 as [u64, u64, u64, u64, u64, u64],
     stream::Descriptor = 8 as [u32, u32],
     TlsSession = 48 as [Head, u64, u64, u64],
-    stream::Stream = 40 as [u64, u64, u64, u64, u32, u32],
+    stream::Stream = 48 as [u64, u64, u64, u64, u32, u32, u64],
     stream::Wish = 16 as [u64, u64],
     stream::SessionKey = 16 as [u64, u64],
     stream::Session = 24 as [u64, u64, u64],

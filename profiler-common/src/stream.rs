@@ -53,12 +53,14 @@ pub struct Stream {
     pub mode: u32,
     /// Descriptors that refer to the connection (`dup` and `fork` add one).
     pub descriptors: u32,
+    /// The kernel's `struct file` of the connection, 0 where it is not known.
+    pub file: u64,
 }
 
 impl Stream {
     /// Nothing has gone by.
     pub const EMPTY: Self =
-        Self { received: 0, sent: 0, request_from: 0, response_from: 0, mode: 0, descriptors: 0 };
+        Self { received: 0, sent: 0, request_from: 0, response_from: 0, mode: 0, descriptors: 0, file: 0 };
 }
 
 /// What user space wishes of a connection's payload: an entry of a table of [`WISHES`], at the place of the low bits of
@@ -141,6 +143,8 @@ pub mod map {
     pub const IN_FLIGHT: &str = "IN_FLIGHT";
     /// [`crate::event::Settings`] of the target groups.
     pub const SETTINGS: &str = "SETTINGS";
+    /// Per-CPU runs of the uprobe programs, by [`crate::cookie::runs`].
+    pub const RUNS: &str = "RUNS";
     /// Per-CPU [`crate::event::Count`] by [`crate::event::CountKey`].
     pub const COUNTS: &str = "COUNTS";
     /// Captures under way, by process.

@@ -9,6 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use profiler_common::{
+    cookie::{Cookie, GROUPS, runs},
     counter::{Counters, family},
     event::{
         BatchLayout, Count, CountKey, LAYOUTS as LAYOUTS_ENTRIES, PAYLOAD_CLASSES, Ring, Settings, Thread,
@@ -30,9 +31,6 @@ const CALLS_IN_FLIGHT: u32 = 16384;
 
 /// Connections, and descriptors of connections, that the targets may hold open at once.
 const CONNECTIONS: u32 = 16384;
-
-/// Target groups whose settings are kept: as many as a cookie can name.
-const GROUPS: u32 = 256;
 
 /// Kernels and functions that are counted by themselves, and threads that send work; calls beyond them are sent.
 /// Entries are allocated when they are needed ([`NO_PREALLOC`]).
@@ -243,11 +241,24 @@ pub static IDLE_RECEIVES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(SE
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(GROUPS, 0);
 #[map]
+pub static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(GROUPS * 2, 0);
+#[map]
 pub static COUNTS: PerCpuHashMap<CountKey, Count> = PerCpuHashMap::with_max_entries(COUNTED, NO_PREALLOC);
 #[map]
 pub static THREADS: HashMap<u64, Thread> = HashMap::with_max_entries(COUNTED, NO_PREALLOC);
 #[map]
 pub static CAPTURING: HashMap<u32, u64> = HashMap::with_max_entries(CAPTURING_PROCESSES, NO_PREALLOC);
+
+/// A program runs for a target group: what that costs the group is reckoned from how often.
+///
+/// A uprobe can be preempted and go on while another runs on its CPU, so it is counted by atomics all the same.
+#[inline(always)]
+pub fn ran(cookie: Cookie) {
+    if let Some(runs) = RUNS.get_ptr_mut(runs(cookie.group, cookie.dear)) {
+        // SAFETY: the value is a live, aligned u64 of an array map, and everybody changes it by atomics.
+        unsafe { Word::new(runs) }.add(1);
+    }
+}
 
 /// Whether the task's bit is set in [`TARGETS`].
 #[inline(always)]

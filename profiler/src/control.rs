@@ -12,7 +12,7 @@ use crate::correlate::{KernelKey, Naming, Payload, Reservation};
 use crate::decode::Change;
 use crate::server::{self, known};
 use crate::session::{Input, Report, Wants};
-use crate::span::model::{Resource, text};
+use crate::span::model::{Resource, Value, text};
 use crate::span::{Subject, resource};
 use crate::stack::{Sample, Symbolizer};
 use crate::symbol::{self, Name, Names};
@@ -30,6 +30,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// Why requests of a process may go unseen.
 const IO_URING: &str =
     "it has an io_uring: what it reads and writes through that passes no system call that is watched";
+
+/// Tells attributes of the place where a process runs.
+pub type Around = Arc<dyn Fn(u32) -> Vec<(String, Value)> + Send + Sync>;
 
 /// What does not change about a process.
 struct Fixed {
@@ -53,6 +56,8 @@ pub struct Control {
     unnamed: Vec<KernelKey>,
     names: Names,
     given: Vec<(String, String)>,
+    /// Tells attributes of the place where a process runs.
+    around: Option<Around>,
     /// What does not change about a process, by its pid and start.
     fixed: HashMap<(u32, u64), Fixed>,
     /// The server that the group was recognised as.
@@ -83,6 +88,7 @@ impl Control {
             unnamed: Vec::new(),
             names: Names::default(),
             given,
+            around: None,
             fixed: HashMap::new(),
             server: recognise(&target::identity(root)),
             detail: Detail::Events,
@@ -91,6 +97,13 @@ impl Control {
             reserved: BTreeMap::new(),
             inside: inside::Inside::default(),
         }
+    }
+
+    /// With attributes of the place where processes run, which all other words beat.
+    #[must_use]
+    pub fn within(mut self, around: Around) -> Self {
+        self.around = Some(around);
+        self
     }
 
     /// The resource of a process. Its environment is beaten by what its SDK publishes, and both by the operator's word.
@@ -104,7 +117,9 @@ impl Control {
         };
         let as_values = |(key, value): (String, String)| (key, text(&value));
         let published = target::process_context(pid).unwrap_or_default();
-        let given = crate::export::identity(own).into_iter().map(as_values).chain(published.attributes);
+        let around = self.around.as_ref().map(|around| around(pid)).unwrap_or_default().into_iter();
+        let given =
+            around.chain(crate::export::identity(own).into_iter().map(as_values)).chain(published.attributes);
         let given = given.chain(self.given.iter().cloned().map(as_values)).collect();
         let line = &identity.command_line;
         let emits = server::own_spans(self.server, line, |name| identity.telemetry(name));
@@ -228,15 +243,46 @@ impl Control {
         if level == Detail::Aggregate {
             learn(Input::Counting);
         }
-        self.attacher.kernel().set_detail(level)?;
+        self.attacher.kernel().set_detail(self.attacher.group(), level)?;
         self.detail = level;
         tracing::info!(?level, "detail level");
         Ok(())
     }
 
+    /// Observes more or less than so far: with or without probes in GPU libraries, or not at all.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be told.
+    pub fn set_level(
+        &mut self,
+        detail: Detail,
+        gpu: bool,
+        any: bool,
+        learn: &mut dyn FnMut(Input),
+    ) -> Result<(), KernelError> {
+        if !any {
+            self.let_go_of_all(learn);
+            return Ok(());
+        }
+        self.set_detail(detail, learn)?;
+        self.attacher.probe_gpu(gpu);
+        self.rescan_all(learn)
+    }
+
+    /// Takes all probes out of processes that go on; returns how long that took.
+    pub fn let_go_of_all(&mut self, learn: &mut dyn FnMut(Input)) -> Duration {
+        self.name_kernels(learn);
+        let took = self.attacher.detach();
+        let pids: Vec<u32> = self.attacher.pids().collect();
+        for pid in pids {
+            self.remove(pid, learn);
+        }
+        took
+    }
+
     /// Passes on what has been counted in the kernel.
     pub fn count(&self, learn: &mut dyn FnMut(Input)) {
-        let kernel = self.attacher.kernel_ref();
+        let kernel = self.attacher.kernel();
         learn(Input::Counted { sums: kernel.counts(), threads: kernel.threads() });
     }
 

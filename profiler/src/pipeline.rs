@@ -134,7 +134,7 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
     let session = Arc::new(Mutex::new(session));
 
     let ledger = Arc::new(Ledger::default());
-    let exporter = ExportThread::start(&config.export, &ledger, &registry)?;
+    let exporter = ExportThread::start(&config.export, &ledger, &registry, None)?;
     let (events_to_correlate, inputs) = sync_channel(EVENTS_TO_CORRELATE);
     let (reports_to_control, reports) = sync_channel(REPORTS);
     let missed = Arc::new(AtomicBool::new(false));
@@ -184,7 +184,7 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
     devices.finish()?;
     // Probes out; what they sent is still in the ring.
     let detached = control.attacher.detach();
-    let (bpf_run_ns, bpf_run_count) = control.attacher.kernel_ref().run_statistics();
+    let (bpf_run_ns, bpf_run_count) = control.attacher.kernel().run_statistics();
     stop_receive.store(true, Ordering::Release);
     let drained = join("receive", receive)?;
     control.count(&mut |input| drop(events_to_correlate.send(input)));
@@ -209,7 +209,7 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
     drained.map_err(|error| RunError::System("wait for the ring buffer", error))?;
 
     let session = lock(&session);
-    let counters = control.attacher.kernel_ref().counters();
+    let counters = control.attacher.kernel().counters();
     let own = Own {
         attach_ms: control.attacher.attach_time.as_secs_f64() * 1e3,
         detach_ms: detached.as_secs_f64() * 1e3,
@@ -218,7 +218,7 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
         ..Own::usage()
     };
     let arrived = received.arrived();
-    let loss = summary::loss(&session, &counters, &arrived, &ledger);
+    let loss = summary::loss(summary::correlated(&session), &counters, &arrived, &ledger);
     let window_ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
     let ending = Ending { counters: Ending::numbers(&counters), arrived, window_ns, unix_ns, own };
     let facts = Facts::of(&control, &session);
@@ -250,10 +250,15 @@ impl Ends<'_> {
 
     /// Brings gpuspan's own metrics up to date.
     fn refresh(&self, control: &Control, now_ns: u64) {
-        let counters = control.attacher.kernel_ref().counters();
+        let counters = control.attacher.kernel().counters();
         let (loss, traces, beyond) = {
             let session = lock(self.session);
-            let loss = summary::loss(&session, &counters, &self.received.arrived(), self.ledger);
+            let loss = summary::loss(
+                summary::correlated(&session),
+                &counters,
+                &self.received.arrived(),
+                self.ledger,
+            );
             (loss, session.traces(), session.engine.forgotten())
         };
         let own = self.registry.target(self.own, now_ns);

@@ -50,7 +50,8 @@ pub struct Session {
     load: Load,
     /// What devices said, in sum.
     pub devices: Log,
-    device_metrics: metric::Devices,
+    /// None where others tell what devices say.
+    device_metrics: Option<metric::Devices>,
     root: Arc<Resource>,
     holds: Holds,
     resources: HashMap<u32, Arc<Resource>>,
@@ -93,7 +94,7 @@ impl Session {
             load: Load::default(),
             observer: Observer::new(&registry, &root, now_unix_ns),
             devices: Log::default(),
-            device_metrics: metric::Devices::new(Arc::clone(&registry), &root),
+            device_metrics: Some(metric::Devices::new(Arc::clone(&registry), &root)),
             registry,
             root,
             holds: Holds::default(),
@@ -140,6 +141,20 @@ impl Session {
     pub fn with_compat(mut self, compat: Option<Compat>) -> Self {
         self.batches.compat = compat;
         self
+    }
+
+    /// One of several: what devices say is told once for all of them, elsewhere.
+    #[must_use]
+    pub fn beside_others(mut self) -> Self {
+        self.device_metrics = None;
+        self
+    }
+
+    /// Metrics of all its processes are told once more, and then no longer.
+    pub fn retire(&mut self) {
+        for resource in self.resources.values().chain([&self.root]) {
+            self.registry.target(resource, 0).retire();
+        }
     }
 
     /// Whose a process's metrics are, once it has been learnt of.
@@ -281,8 +296,10 @@ impl Session {
         self.registry.target(&resource, learnt.looked_ns.saturating_add_signed(self.unix_offset_ns));
         self.leaving.stay(learnt.pid, &resource);
         let known = self.resources.insert(learnt.pid, Arc::clone(&resource));
-        if known.is_some_and(|known| known != resource) {
-            self.device_metrics.forget(learnt.pid);
+        if known.is_some_and(|known| known != resource)
+            && let Some(metrics) = &mut self.device_metrics
+        {
+            metrics.forget(learnt.pid);
         }
         if learnt.ahead {
             let held = self.holds.looked(learnt.pid, learnt.looked_ns);
@@ -293,7 +310,9 @@ impl Session {
     fn read(&mut self, reading: &Reading) {
         let resources = &self.resources;
         let now_ns = reading.time_ns.saturating_add_signed(self.unix_offset_ns);
-        self.device_metrics.take(reading, now_ns, |pid| resources.get(&pid).cloned());
+        if let Some(metrics) = &mut self.device_metrics {
+            metrics.take(reading, now_ns, |pid| resources.get(&pid).cloned());
+        }
         self.devices.take(reading);
         self.engine.read_devices(reading);
     }
@@ -309,7 +328,9 @@ impl Session {
         for (pid, resource) in self.leaving.let_go(now_ns, &self.registry) {
             if self.resources.get(&pid) == Some(&resource) {
                 self.resources.remove(&pid);
-                self.device_metrics.forget(pid);
+                if let Some(metrics) = &mut self.device_metrics {
+                    metrics.forget(pid);
+                }
             }
         }
     }

@@ -201,10 +201,19 @@ fn launches(facts: &Facts, session: &Session) -> Launches {
     }
 }
 
+/// What became of the events that a session took.
+#[must_use]
+pub fn correlated(session: &Session) -> CorrelateTerms {
+    let totals = session.engine.totals();
+    let ignored: BTreeMap<_, _> =
+        totals.ignored_by_reason().map(|(reason, count)| (reason.name(), count)).collect();
+    let decoded = totals.joined + ignored.values().sum::<u64>();
+    CorrelateTerms { decoded, joined: totals.joined, ignored, ..CorrelateTerms::default() }
+}
+
 /// Every term of the loss equations as it stands; they balance once everything has come to rest.
 #[must_use]
-pub fn loss(session: &Session, counters: &[Counters], arrived: &Arrived, ledger: &Ledger) -> Loss {
-    let totals = session.engine.totals();
+pub fn loss(correlated: CorrelateTerms, counters: &[Counters], arrived: &Arrived, ledger: &Ledger) -> Loss {
     let export = ledger.accounts().into_iter().filter_map(|(destination, signal, account)| {
         let tally = account.tally();
         let terms = ExportTerms {
@@ -230,13 +239,7 @@ pub fn loss(session: &Session, counters: &[Counters], arrived: &Arrived, ledger:
                 .map(|(reason, count)| (interned::keep(reason), *count))
                 .collect(),
         },
-        correlate: CorrelateTerms {
-            decoded: arrived.decoded,
-            joined: totals.joined,
-            pending: 0,
-            expired: BTreeMap::new(),
-            ignored: totals.ignored_by_reason().map(|(reason, count)| (reason.name(), count)).collect(),
-        },
+        correlate: CorrelateTerms { decoded: arrived.decoded, ..correlated },
         export: export.collect(),
         ..Loss::default()
     };

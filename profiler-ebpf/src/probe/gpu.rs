@@ -26,7 +26,7 @@ use profiler_common::{
 use crate::{
     arch::{self, Frame},
     emit::{Tally, Task, now},
-    map::{IN_FLIGHT, InFlight, InFlightKey, SETTINGS, is_target},
+    map::{self, IN_FLIGHT, InFlight, InFlightKey, SETTINGS, is_target},
     memory::read_user,
 };
 
@@ -36,6 +36,7 @@ pub fn gpu_enter(ctx: ProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::GPU) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    map::ran(cookie);
     let frame = Frame::at_entry(ctx.as_ptr());
     let task = Task::current();
     if matches!(cookie.report, report::RETURN | report::RETURN_UNLESS_NOT_READY) {
@@ -70,6 +71,7 @@ pub fn gpu_leave(ctx: RetProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::GPU) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    map::ran(cookie);
     let result = i64::from(arch::result(ctx.as_ptr()) as i32);
     let task = Task::current();
     if cookie.report == report::ENTRY_AND_FAILURE {

@@ -24,7 +24,7 @@ use super::gpu::{argument, done, key, name, take_held, wide, word};
 use crate::{
     arch::{self, Frame},
     emit::{Tally, Task, now},
-    map::{IDLE_RECEIVES, IN_FLIGHT, InFlight},
+    map::{self, IDLE_RECEIVES, IN_FLIGHT, InFlight},
 };
 
 /// `ZMQ_SNDMORE` (zmq.h): the frame is not the last of its message.
@@ -36,6 +36,7 @@ pub fn server_enter(ctx: ProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::SERVER) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    map::ran(cookie);
     let frame = Frame::at_entry(ctx.as_ptr());
     let task = Task::current();
     let [first, second, third, ..] = frame.six();
@@ -77,6 +78,7 @@ pub fn server_leave(ctx: RetProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::SERVER) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    map::ran(cookie);
     let result = i64::from(arch::result(ctx.as_ptr()) as i32);
     let task = Task::current();
     if cookie.report == report::ENTRY_AND_FAILURE {

@@ -6,6 +6,7 @@
 //! what goes through it is not seen. 32-bit tasks are not watched.
 
 pub mod connection;
+mod file;
 pub mod inherit;
 mod transfer;
 

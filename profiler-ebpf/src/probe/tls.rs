@@ -31,7 +31,7 @@ use super::{
 use crate::{
     arch::{self, Frame},
     emit::{Tally, Task},
-    map::{SESSIONS, STREAMS, TLS_THREADS, TlsThread, is_target},
+    map::{self, SESSIONS, STREAMS, TLS_THREADS, TlsThread, is_target},
     memory::read_user,
 };
 
@@ -54,6 +54,7 @@ pub fn tls_enter(ctx: ProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::TLS) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    map::ran(cookie);
     let frame = Frame::at_entry(ctx.as_ptr());
     let call = Call { task: Task::current(), tally, cookie };
     let [ssl, second, _, fourth, fifth, _] = frame.six();
@@ -81,6 +82,7 @@ pub fn tls_leave(ctx: RetProbeContext) -> u32 {
     let Some(tally) = Tally::of(family::TLS) else { return 0 };
     // SAFETY: the context is the one this program was given.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    map::ran(cookie);
     let result = arch::result(ctx.as_ptr());
     let call = Call { task: Task::current(), tally, cookie };
     if cookie.shape == function::NEW {
@@ -244,7 +246,7 @@ impl Call {
     /// A session that is new, or that is met in the middle of its life.
     #[inline(always)]
     fn begin(&self, ssl: u64, how: u16) {
-        let Some(connection) = Connection::enter(self.tally) else { return };
+        let Some(connection) = Connection::enter(self.tally, 0) else { return };
         let session = Session { connection, carrier: 0, doubts: 0 };
         if SESSIONS.insert(key(self.task, ssl), session, 0).is_err() {
             let _ = STREAMS.remove(connection);

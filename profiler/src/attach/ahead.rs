@@ -43,7 +43,7 @@ impl Attacher {
     pub fn expect_libraries(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         // Single links take 0.1 s each to remove: too dear for a guess.
-        if process.has_gpu_library() || self.kernel.multi().is_none() {
+        if process.has_gpu_library() || !self.scope.gpu || self.kernel().multi().is_none() {
             return;
         }
         let start = Instant::now();
@@ -63,7 +63,8 @@ impl Attacher {
                 process.ahead.any = true;
                 learn(Learnt { ahead: true, from_start: true, ..Learnt::nothing(pid) });
             }
-            match Links::attach(&mut self.kernel, &library.path, pid, &found) {
+            let attached = Links::attach(&mut self.kernel(), self.scope, &library.path, pid, &found);
+            match attached {
                 Ok(links) => {
                     if let Some(process) = self.processes.get_mut(&pid) {
                         process.ahead.links.insert(library.id, links);
@@ -93,6 +94,6 @@ impl Attacher {
             }
             ahead.surprised |= ahead.any;
         }
-        Links::attach(&mut self.kernel, &path, pid, library)
+        Links::attach(&mut self.kernel(), self.scope, &path, pid, library)
     }
 }

@@ -3,6 +3,7 @@
 //! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
 //! attached and no target yet: until a pid's bit is set, nothing is sent.
 
+use super::btf::Types;
 use super::hooks::{attach_processes, attach_sockets};
 use super::multi::{self, MultiError};
 use super::programs::MultiPrograms;
@@ -14,6 +15,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::{ProgramError, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
+use profiler_common::cookie::{GROUPS, runs};
 use profiler_common::counter::{Counters, family};
 use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Thread, detail};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Session, SessionKey, Stream, WISHES, Wish, map};
@@ -72,7 +74,8 @@ pub struct Kernel {
     pub socket_hook: &'static str,
     results: Results,
     adapters: Adapters,
-    settings: Settings,
+    /// By target group.
+    settings: Vec<Settings>,
 }
 
 struct Tables {
@@ -85,6 +88,7 @@ struct Tables {
     descriptors: HashMap<MapData, DescriptorPod, u64>,
     streams: HashMap<MapData, u64, StreamPod>,
     settings: Array<MapData, SettingsPod>,
+    runs: PerCpuArray<MapData, u64>,
     counts: PerCpuHashMap<MapData, CountKeyPod, CountPod>,
     threads: HashMap<MapData, u64, ThreadPod>,
     capturing: HashMap<MapData, u32, u64>,
@@ -107,9 +111,6 @@ pod!(
     WishPod of Wish, SessionKeyPod of SessionKey, SessionPod of Session, CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread,
     LayoutPod of BatchLayout, RingPod of Ring
 );
-
-/// The target group of this observation in the table of settings.
-pub(super) const GROUP: u8 = 0;
 
 /// Entry program of the GPU probes.
 pub(super) const ENTER: &str = "gpu_enter";
@@ -143,10 +144,14 @@ impl Kernel {
             }
         };
         let wake_at = u64::from(settings.ring_bytes / 4);
+        let [task_files, files_fdt, fdt_fd] = files_layout().unwrap_or_default();
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map::EVENTS, settings.ring_bytes)
             .map_max_entries(map::TARGETS, target_words())
             .override_global("WAKE_THRESHOLD", &wake_at, true)
+            .override_global("TASK_FILES", &task_files, true)
+            .override_global("FILES_FDT", &files_fdt, true)
+            .override_global("FDT_FD", &fdt_fd, true)
             .load(object)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
         let multi = load_uprobes(&mut ebpf, object, settings.links)?;
@@ -169,9 +174,14 @@ impl Kernel {
             socket_hook,
             results: settings.results,
             adapters: settings.adapters,
-            settings: Settings { stack_every: settings.stack_every, ..Settings::default() },
+            settings: vec![
+                Settings { stack_every: settings.stack_every, ..Settings::default() };
+                GROUPS as usize
+            ],
         };
-        kernel.set_detail(settings.detail)?;
+        for group in 0..=u8::MAX {
+            kernel.set_detail(group, settings.detail)?;
+        }
         kernel.set_layouts(probe::LAYOUTS)?;
         Ok(kernel)
     }
@@ -188,17 +198,18 @@ impl Kernel {
         self.adapters == Adapters::Auto
     }
 
-    /// Changes how much is sent, from the next call on.
+    /// Changes how much is sent of a target group, from the next call on.
     ///
     /// # Errors
     /// When the table cannot be changed.
-    pub fn set_detail(&mut self, level: Detail) -> Result<(), KernelError> {
-        self.settings.generation += 1;
-        self.settings.detail = match level {
+    pub fn set_detail(&mut self, group: u8, level: Detail) -> Result<(), KernelError> {
+        let Some(settings) = self.settings.get_mut(usize::from(group)) else { return Ok(()) };
+        settings.generation += 1;
+        settings.detail = match level {
             Detail::Events => detail::EVENTS,
             Detail::Aggregate => detail::AGGREGATE,
         };
-        let set = self.tables.settings.set(u32::from(GROUP), SettingsPod(self.settings), 0);
+        let set = self.tables.settings.set(u32::from(group), SettingsPod(*settings), 0);
         set.map_err(|error| KernelError::Table(map::SETTINGS, error))
     }
 
@@ -221,6 +232,15 @@ impl Kernel {
     #[must_use]
     pub fn idle_receives(&self, pid: u32) -> u64 {
         self.tables.idle_receives.get(&pid, 0).unwrap_or(0)
+    }
+
+    /// How often the uprobe programs ran for a target group so far: at probes that the kernel emulates, at dear ones.
+    #[must_use]
+    pub fn runs(&self, group: u8) -> [u64; 2] {
+        [false, true].map(|dear| {
+            let values = self.tables.runs.get(&runs(group, dear), 0);
+            values.map_or(0, |values| values.iter().sum())
+        })
     }
 
     /// What has been counted in the kernel, summed over CPUs.
@@ -354,10 +374,10 @@ impl Kernel {
     }
 }
 
-/// Ids of connections found open: apart from all ids of the kernel side.
+/// Ids of connections that a target group found open: apart from all ids of the kernel side and of other groups.
 #[must_use]
-pub fn found_open_id(number: u64) -> u64 {
-    FOUND_OPEN | number
+pub fn found_open_id(group: u8, number: u64) -> u64 {
+    FOUND_OPEN | u64::from(group) << 48 | number
 }
 
 impl Tables {
@@ -379,6 +399,7 @@ impl Tables {
             descriptors: table(ebpf, map::DESCRIPTORS)?,
             streams: table(ebpf, map::STREAMS)?,
             settings: table(ebpf, map::SETTINGS)?,
+            runs: table(ebpf, map::RUNS)?,
             counts: table(ebpf, map::COUNTS)?,
             threads: table(ebpf, map::THREADS)?,
             capturing: table(ebpf, map::CAPTURING)?,
@@ -424,6 +445,18 @@ fn load_uprobes(
         program.load().map_err(|source| KernelError::Hook { hook: name, source: Box::new(source) })?;
     }
     Ok(None)
+}
+
+/// Where `task->files->fdt->fd` lies, by the kernel's own word. Without it a descriptor that one thread frees while another
+/// takes the same number over can end the wrong connection.
+fn files_layout() -> Option<[u64; 3]> {
+    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let types = Types::parse(&bytes)?;
+    Some([
+        types.offset("task_struct", "files")?,
+        types.offset("files_struct", "fdt")?,
+        types.offset("fdtable", "fd")?,
+    ])
 }
 
 /// Words of the table of targets: one bit a pid.

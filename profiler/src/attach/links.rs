@@ -1,13 +1,13 @@
 //! The links of one library in one process: dropping or detaching them takes the probes out.
 
-use super::kernel::{
-    ENTER, GROUP, Kernel, KernelError, LEAVE, SERVER_ENTER, SERVER_LEAVE, TLS_ENTER, TLS_LEAVE,
-};
-use super::library::Library;
+use super::kernel::{ENTER, Kernel, KernelError, LEAVE, SERVER_ENTER, SERVER_LEAVE, TLS_ENTER, TLS_LEAVE};
+use super::library::{self, Library};
 use super::multi::{self, Link, MultiError, MultiProgram, Side};
+use super::site::Cost;
 use crate::probe::{self, Family, Results};
 use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use profiler_common::cookie::Cookie;
 use std::path::Path;
 
 /// Why a library could not be probed.
@@ -34,29 +34,57 @@ pub enum LinkError {
     Kernel(#[from] KernelError),
 }
 
+/// For whom probes are placed, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The target group.
+    pub group: u8,
+    /// With those on functions of the GPU's libraries.
+    pub gpu: bool,
+}
+
+impl Scope {
+    /// All probes, for the only target.
+    pub const ALL: Self = Self { group: 0, gpu: true };
+}
+
 /// Attached probes.
 #[derive(Default)]
 pub struct Links {
     multi: Vec<Link>,
     perf: Vec<UProbeLink>,
+    /// Those on functions of the GPU's libraries: the first to go where probes cost too much.
+    gpu: Option<Box<Self>>,
+    /// Some of the GPU's functions are not probed though they could be.
+    lacks_gpu: bool,
     /// Of a message queue, those on its receives: a program that asks again and again pays for each.
     receives: Option<Box<Self>>,
 }
 
 impl Links {
-    /// Attaches every point of `library`, which is the file at `path`, in process `pid` alone.
+    /// Attaches every point of `library`, which is the file at `path`, in process `pid` alone, for a target group.
     ///
     /// # Errors
     /// When the kernel refuses; nothing stays attached then.
-    pub fn attach(kernel: &mut Kernel, path: &Path, pid: u32, library: &Library) -> Result<Self, LinkError> {
+    pub fn attach(
+        kernel: &mut Kernel,
+        scope: Scope,
+        path: &Path,
+        pid: u32,
+        library: &Library,
+    ) -> Result<Self, LinkError> {
         let mut links = Self::default();
-        let [gpu, tls, server] = families(library);
-        for (programs, points) in [gpu, tls] {
-            links.add(kernel, path, pid, programs, &points)?;
+        let [gpu, tls, server] = families(&probes(library, scope.group, kernel.results()));
+        links.lacks_gpu = !scope.gpu && !gpu.1.is_empty();
+        if scope.gpu && !gpu.1.is_empty() {
+            let mut own = Self::default();
+            own.add(kernel, path, pid, gpu.0, &gpu.1)?;
+            links.gpu = Some(Box::new(own));
         }
+        links.add(kernel, path, pid, tls.0, &tls.1)?;
         if kernel.listens_inside() {
             let (receives, others): (Vec<_>, _) =
-                server.1.into_iter().partition(|(_, api, _)| api.is_receive());
+                server.1.into_iter().partition(|probe| probe.api.is_receive());
             links.add(kernel, path, pid, server.0, &others)?;
             if !receives.is_empty() {
                 let mut own = Self::default();
@@ -72,12 +100,26 @@ impl Links {
         self.receives.take().map(|links| links.stop()).is_some()
     }
 
+    /// Takes the probes on the GPU's functions out.
+    pub fn stop_gpu(&mut self) {
+        if let Some(links) = self.gpu.take() {
+            self.lacks_gpu = true;
+            links.stop();
+        }
+    }
+
+    /// Whether some of the GPU's functions are not probed though they could be.
+    #[must_use]
+    pub fn lacks_gpu(&self) -> bool {
+        self.lacks_gpu
+    }
+
     /// Takes all probes out of a process that goes on calling: those on returns first, since a return whose entry was not
     /// seen counts as lost.
     pub fn stop(mut self) {
-        if let Some(receives) = &mut self.receives {
+        for links in [&mut self.receives, &mut self.gpu].into_iter().flatten() {
             // They were attached last.
-            drop((receives.multi.pop(), receives.perf.pop()));
+            drop((links.multi.pop(), links.perf.pop()));
         }
         drop((self.multi.pop(), self.perf.pop()));
         detach(vec![self]);
@@ -89,18 +131,18 @@ impl Links {
         path: &Path,
         pid: u32,
         [enter, leave]: [&'static str; 2],
-        points: &[Point],
+        probes: &[Probe],
     ) -> Result<(), LinkError> {
         match kernel.multi() {
             Some(programs) => {
                 let (enter, leave) = (programs.get(enter)?, programs.get(leave)?);
-                self.multi.extend(multi_links(enter, leave, path, pid, points, kernel.results())?);
+                self.multi.extend(multi_links(enter, leave, path, pid, probes)?);
             }
             None => {
-                for (offset, api, index) in points {
+                for probe in probes {
                     let programs = [enter, leave].into_iter();
-                    for name in programs.take(1 + usize::from(has_return(kernel, api, *index))) {
-                        self.perf.push(perf_link(kernel, name, path, pid, *offset, *index)?);
+                    for name in programs.take(1 + usize::from(probe.cookie.has_return())) {
+                        self.perf.push(perf_link(kernel, name, path, pid, *probe)?);
                     }
                 }
             }
@@ -126,22 +168,23 @@ impl EmptyProgram {
     /// # Errors
     /// When the kernel refuses; nothing stays attached then.
     pub fn attach(&self, path: &Path, pid: u32, library: &Library) -> Result<Links, LinkError> {
-        let multi = multi_links(&self.0, &self.0, path, pid, &points(library), Results::Some)?;
+        let multi = multi_links(&self.0, &self.0, path, pid, &probes(library, 0, Results::Some))?;
         Ok(Links { multi, ..Links::default() })
     }
 }
 
-fn has_return(kernel: &Kernel, api: &probe::Api, index: u16) -> bool {
-    api.cookie(index, GROUP, kernel.results()).has_return()
+/// A probe that is to be placed.
+#[derive(Clone, Copy)]
+struct Probe {
+    /// Offset in the file.
+    offset: u64,
+    api: &'static probe::Api,
+    cookie: Cookie,
 }
 
-/// A probe: offset in the file, catalogue entry and its index.
-type Point = (u64, &'static probe::Api, u16);
-
 /// The programs of each family of probes, and their places in the library.
-fn families(library: &Library) -> [([&'static str; 2], Vec<Point>); 3] {
-    let of =
-        |family| points(library).into_iter().filter(|(_, api, _)| api.layer.family() == family).collect();
+fn families(probes: &[Probe]) -> [([&'static str; 2], Vec<Probe>); 3] {
+    let of = |family| probes.iter().copied().filter(|probe| probe.api.layer.family() == family).collect();
     [
         ([ENTER, LEAVE], of(Family::Gpu)),
         ([TLS_ENTER, TLS_LEAVE], of(Family::Tls)),
@@ -149,9 +192,18 @@ fn families(library: &Library) -> [([&'static str; 2], Vec<Point>); 3] {
     ]
 }
 
-fn points(library: &Library) -> Vec<Point> {
-    let points = library.points.iter();
-    points.filter_map(|point| Some((point.offset, probe::api(point.api)?, point.api))).collect()
+/// Everything that can be probed in a library, for a target group.
+fn probes(library: &Library, group: u8, results: Results) -> Vec<Probe> {
+    let probe = |point: &library::Point| {
+        let api = probe::api(point.api)?;
+        let dear = point.site.cost == Cost::SingleStepped;
+        Some(Probe {
+            offset: point.offset,
+            api,
+            cookie: Cookie { dear, ..api.cookie(point.api, group, results) },
+        })
+    };
+    library.points.iter().filter_map(probe).collect()
 }
 
 /// One link for all entries and one for all returns; entries first, so that no return finds its entry missing.
@@ -160,15 +212,13 @@ fn multi_links(
     leave: &MultiProgram,
     path: &Path,
     pid: u32,
-    points: &[Point],
-    results: Results,
+    probes: &[Probe],
 ) -> Result<Vec<Link>, MultiError> {
     let mut links = Vec::new();
     for (program, side) in [(enter, Side::Entry), (leave, Side::Return)] {
-        let cookies = points.iter().map(|(offset, api, index)| (*offset, api.cookie(*index, GROUP, results)));
-        let wanted = cookies.filter(|(_, cookie)| side == Side::Entry || cookie.has_return());
+        let wanted = probes.iter().filter(|probe| side == Side::Entry || probe.cookie.has_return());
         let places: Vec<_> =
-            wanted.map(|(offset, cookie)| multi::Point { offset, cookie: cookie.pack() }).collect();
+            wanted.map(|probe| multi::Point { offset: probe.offset, cookie: probe.cookie.pack() }).collect();
         if !places.is_empty() {
             links.push(Link::attach(program, path, &places, pid, side)?);
         }
@@ -181,16 +231,14 @@ fn perf_link(
     program: &'static str,
     path: &Path,
     pid: u32,
-    offset: u64,
-    index: u16,
+    probe: Probe,
 ) -> Result<UProbeLink, LinkError> {
-    let Some(api) = probe::api(index) else { return Err(KernelError::Incomplete(program).into()) };
     let point = UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(offset),
-        cookie: Some(api.cookie(index, GROUP, kernel.results()).pack()),
+        location: UProbeAttachLocation::AbsoluteOffset(probe.offset),
+        cookie: Some(probe.cookie.pack()),
     };
     let refused = |source| LinkError::Perf {
-        symbol: api.symbol,
+        symbol: probe.api.symbol,
         library: path.display().to_string(),
         pid,
         source: Box::new(source),
@@ -205,9 +253,9 @@ fn perf_link(
 pub fn detach(all: Vec<Links>) {
     std::thread::scope(|scope| {
         for mut links in all {
-            if let Some(receives) = links.receives.take() {
-                links.multi.extend(receives.multi);
-                links.perf.extend(receives.perf);
+            for others in [links.receives.take(), links.gpu.take()].into_iter().flatten() {
+                links.multi.extend(others.multi);
+                links.perf.extend(others.perf);
             }
             for link in links.multi {
                 scope.spawn(move || drop(link));

@@ -4,6 +4,7 @@
 //! correlation needs to know of the process. The target is never stopped, written to or traced.
 
 mod ahead;
+mod btf;
 mod elf;
 mod hooks;
 mod kernel;
@@ -22,7 +23,7 @@ mod tracefs;
 pub use kernel::{Kernel, KernelError};
 pub use library::{Alias, Group, Library, LibraryError, Missing, Point, Role, inspect};
 pub use linked::unreadable as unreadable_tls;
-pub use links::{EmptyProgram, LinkError, Links};
+pub use links::{EmptyProgram, LinkError, Links, Scope};
 pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
 pub use settings::{Adapters, Detail, KernelSettings, LinkKind, RING_BYTES};
@@ -34,7 +35,7 @@ use crate::probe::Layer;
 use crate::target::{self, Address, FileId, Mapping};
 use ahead::Ahead;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is probed of one library in one process.
@@ -81,7 +82,9 @@ pub struct Learnt {
 
 /// Attaches to processes and keeps what it attached.
 pub struct Attacher {
-    kernel: Kernel,
+    kernel: Arc<Mutex<Kernel>>,
+    /// What its probes are.
+    scope: Scope,
     /// Every file that was ever looked at, also those of no interest: none is looked at twice.
     libraries: HashMap<FileId, Arc<Result<Library, LibraryError>>>,
     processes: BTreeMap<u32, Attached>,
@@ -116,11 +119,18 @@ impl Attached {
 }
 
 impl Attacher {
-    /// On a loaded kernel side.
+    /// On a loaded kernel side that is its alone.
     #[must_use]
     pub fn new(kernel: Kernel) -> Self {
+        Self::sharing(&Arc::new(Mutex::new(kernel)), 0)
+    }
+
+    /// On a kernel side that others use, too, each for a target group of its own.
+    #[must_use]
+    pub fn sharing(kernel: &Arc<Mutex<Kernel>>, group: u8) -> Self {
         Self {
-            kernel,
+            kernel: Arc::clone(kernel),
+            scope: Scope { group, ..Scope::ALL },
             libraries: HashMap::new(),
             processes: BTreeMap::new(),
             past: Vec::new(),
@@ -130,15 +140,17 @@ impl Attacher {
         }
     }
 
-    /// The kernel side.
-    pub fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
+    /// The kernel side, for as long as the answer is kept. No two are kept at once.
+    #[must_use]
+    pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        // Nothing under the lock can panic half-way, so a poisoned one is whole.
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kernel side, to read.
+    /// The target group that its probes are of.
     #[must_use]
-    pub fn kernel_ref(&self) -> &Kernel {
-        &self.kernel
+    pub fn group(&self) -> u8 {
+        self.scope.group
     }
 
     /// Whether `pid` is attached to.
@@ -179,9 +191,10 @@ impl Attacher {
     /// Marks a process and its threads as targets: a thread that runs another program takes the process's number
     /// over, and the kernel side keeps the mark only if it knew the thread.
     pub fn mark(&mut self, pid: u32) {
-        self.kernel.set_target(pid, true);
-        for tid in target::threads(pid) {
-            self.kernel.set_target(tid, true);
+        let threads = target::threads(pid);
+        let mut kernel = self.kernel();
+        for task in std::iter::once(pid).chain(threads) {
+            kernel.set_target(task, true);
         }
     }
 
@@ -231,6 +244,21 @@ impl Attacher {
         stopped
     }
 
+    /// Takes the probes out of the GPU's libraries in all processes, or lets the next look at their mappings place them again.
+    pub fn probe_gpu(&mut self, on: bool) {
+        if std::mem::replace(&mut self.scope.gpu, on) == on {
+            return;
+        }
+        for process in self.processes.values_mut() {
+            if on {
+                process.files.retain(|_, (links, _)| !links.lacks_gpu());
+                continue;
+            }
+            process.files.values_mut().for_each(|(links, _)| links.stop_gpu());
+            process.ahead.take_all().for_each(Links::stop);
+        }
+    }
+
     /// Takes the probes out of a library that a server talks through, in one of its processes.
     pub fn stop_listening(&mut self, pid: u32, layer: Layer) {
         let is = |role: &Role| matches!(role, Role::Shared(of) | Role::LinkedServer(of) if *of == layer);
@@ -252,8 +280,10 @@ impl Attacher {
     pub fn remove(&mut self, pid: u32) {
         let Some(process) = self.processes.remove(&pid) else { return };
         // The bit may already stand for another process that got the number; nobody asked for that one either.
-        self.kernel.set_target(pid, false);
-        self.kernel.forget_process(pid);
+        let mut kernel = self.kernel();
+        kernel.set_target(pid, false);
+        kernel.forget_process(pid);
+        drop(kernel);
         self.past.extend(process.files.into_values().map(|(_, coverage)| coverage));
         self.past.extend(process.failed.into_values());
     }
@@ -262,7 +292,7 @@ impl Attacher {
     pub fn detach(&mut self) -> Duration {
         let start = Instant::now();
         for pid in self.processes.keys() {
-            self.kernel.set_target(*pid, false);
+            self.kernel().set_target(*pid, false);
         }
         let mut all = Vec::new();
         for process in self.processes.values_mut() {
@@ -288,9 +318,9 @@ impl Attacher {
             let known = self.inodes.get(&socket.inode).copied();
             let id = known.unwrap_or_else(|| {
                 self.next_connection += 1;
-                kernel::found_open_id(self.next_connection)
+                kernel::found_open_id(self.scope.group, self.next_connection)
             });
-            if self.kernel.watch_open(pid, socket.fd, id) && known.is_none() {
+            if self.kernel().watch_open(pid, socket.fd, id) && known.is_none() {
                 self.inodes.insert(socket.inode, id);
                 found.push((id, socket.address));
             }
@@ -302,8 +332,8 @@ impl Attacher {
     fn look(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<Result<Library, LibraryError>>> {
         let layer = target::layer(mapping.name());
         let look = || Arc::new(inspect(&mapping.openable(pid), layer));
+        let inside = self.kernel().listens_inside();
         let library = self.libraries.entry(mapping.file).or_insert_with(look);
-        let inside = self.kernel.listens_inside();
         let of_interest = match library.as_ref() {
             Ok(library) if !inside && library.is_of_servers() => false,
             Ok(library) => library.is_of_interest(),

@@ -56,7 +56,7 @@ impl Control {
 
     /// Looks after all processes that are listened to inside.
     pub(super) fn look_inside(&mut self, learn: &mut dyn FnMut(Input)) {
-        if !self.attacher.kernel_ref().listens_inside() {
+        if !self.attacher.kernel().listens_inside() {
             return;
         }
         let pids: Vec<u32> =
@@ -81,7 +81,7 @@ impl Control {
     }
 
     fn guard_receives(&mut self, pid: u32) {
-        let count = self.attacher.kernel_ref().idle_receives(pid);
+        let count = self.attacher.kernel().idle_receives(pid);
         let now = Instant::now();
         let Some((before, since)) = self.inside.idle.insert(pid, (count, now)) else { return };
         let elapsed = now.duration_since(since).as_secs_f64().max(0.001);

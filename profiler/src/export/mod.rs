@@ -32,6 +32,7 @@ pub use file::FileError;
 pub use ledger::{Account, Destination, Ledger, Reason, Tally};
 pub use queue::{Batch, Receiver, Sender, queue};
 pub use retry::Policy;
+pub use scrape::{Page, Pages};
 pub use settings::{
     Endpoint, Flags, Headers, Protocol, Settings, SettingsError, Signal, Tls, identity, own_resource,
 };
@@ -89,10 +90,14 @@ impl Exporter {
         Ok(Self { settings, traces, metrics, file, scrapes: None })
     }
 
-    /// Also answers scrapes from this registry, if the settings have an address for them.
-    pub async fn with_scrapes(mut self, registry: &Arc<Registry>) -> Result<Self, OpenError> {
+    /// Also answers scrapes from this registry, if the settings have an address for them, and has these pages there, too.
+    pub async fn with_scrapes(
+        mut self,
+        registry: &Arc<Registry>,
+        pages: Option<Arc<dyn Pages>>,
+    ) -> Result<Self, OpenError> {
         if let Some(address) = self.settings.scrapes {
-            let server = scrape::Server::bind(address, Arc::clone(registry)).await;
+            let server = scrape::Server::bind(address, Arc::clone(registry), pages).await;
             self.scrapes = Some(server.map_err(|source| OpenError::Listen { address, source })?);
         }
         Ok(self)

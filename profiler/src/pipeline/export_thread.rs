@@ -18,18 +18,20 @@ pub struct ExportThread {
 }
 
 impl ExportThread {
-    /// Scrapes are answered from the `registry`.
+    /// Scrapes are answered from the `registry`; where they are, `pages` are, too.
     pub fn start(
         settings: &export::Settings,
         ledger: &Ledger,
         registry: &Arc<Registry>,
+        pages: Option<Arc<dyn export::Pages>>,
     ) -> Result<Self, RunError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| RunError::System("start the exporters' runtime", error))?;
-        let exporter = runtime
-            .block_on(async { Exporter::open(settings.clone()).await?.with_scrapes(registry).await })?;
+        let exporter = runtime.block_on(async {
+            Exporter::open(settings.clone()).await?.with_scrapes(registry, pages).await
+        })?;
         let scraped_at = exporter.scraped_at();
         let (sender, receiver) = export::queue(settings, ledger);
         let (shutdown, asked) = tokio::sync::oneshot::channel();

@@ -18,7 +18,7 @@ pub fn own_resource() -> Arc<Resource> {
 
 /// What gpuspan has cost so far.
 pub fn cost(control: &Control) -> Own {
-    let (bpf_run_ns, bpf_run_count) = control.attacher.kernel_ref().run_statistics();
+    let (bpf_run_ns, bpf_run_count) = control.attacher.kernel().run_statistics();
     Own { bpf_run_ns, bpf_run_count, ..Own::usage() }
 }
 

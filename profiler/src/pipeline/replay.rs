@@ -47,7 +47,7 @@ pub fn replay(config: &Replay, stop: &AtomicBool, view: &mut dyn View) -> Result
     let (reader, header) = Reader::open(&config.recording)?;
     let ledger = Ledger::default();
     let registry = Arc::new(Registry::new(config.export.readers()));
-    let exporter = ExportThread::start(&config.export, &ledger, &registry)?;
+    let exporter = ExportThread::start(&config.export, &ledger, &registry, None)?;
     let mut player = Player::new(header, exporter.sender.clone(), registry, config);
     let broken = player.play(reader, stop, view);
     player.end(stop);
@@ -242,7 +242,7 @@ impl Player {
         let is_whole = end.is_some() && broken.is_none() && lost == (0, 0);
         let ending = end.map_or(cut, |end| end.ending);
         let counters = ending.counters();
-        let loss = summary::loss(&self.session, &counters, &ending.arrived, ledger);
+        let loss = summary::loss(summary::correlated(&self.session), &counters, &ending.arrived, ledger);
         let mut summary = summary::gather(&self.facts, &self.session, loss, &ending);
         summary.recording = Some(Account {
             complete: is_whole && self.account.unknown_functions == 0,

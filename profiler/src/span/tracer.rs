@@ -57,6 +57,19 @@ pub struct TraceCounts {
     pub cut: Cut,
 }
 
+impl TraceCounts {
+    /// Adds what became of other traces.
+    pub fn add(&mut self, other: &Self) {
+        for (decision, count) in &other.requests {
+            *self.requests.entry(decision).or_default() += count;
+        }
+        self.steps.shown += other.steps.shown;
+        self.steps.let_go += other.steps.let_go;
+        self.steps.beyond += other.steps.beyond;
+        self.cut.add(&other.cut);
+    }
+}
+
 /// Makes traces.
 #[derive(Debug)]
 pub struct Tracer {

@@ -4,7 +4,7 @@ use super::Effort;
 use super::table::{Goal, Table, median};
 use super::target::{Target, runtime_library};
 use anyhow::Result;
-use profiler::attach::{Attacher, Kernel, KernelSettings, LinkKind, Links, inspect};
+use profiler::attach::{Attacher, Kernel, KernelSettings, LinkKind, Links, Scope, inspect};
 use profiler::probe::{self, Layer};
 use std::time::Instant;
 
@@ -66,7 +66,7 @@ impl Times {
         let mut library = inspect(&path, Layer::Runtime)?;
         library.points.retain(|point| probe::api(point.api).is_some_and(|api| !api.is_paired()));
         library.points.truncate(PERF_PROBES);
-        let (links, attach_ms) = timed(|| Links::attach(&mut kernel, &path, pid, &library));
+        let (links, attach_ms) = timed(|| Links::attach(&mut kernel, Scope::ALL, &path, pid, &library));
         let links = links?;
         let (_, detach_ms) = timed(|| drop(links));
         Ok(Self { probes: library.points.len(), load_ms, attach_ms, detach_ms })

@@ -4,7 +4,7 @@ use super::Effort;
 use super::table::{Added, Goal, Table, median};
 use super::target::{Op, Target, driver_library, runtime_library};
 use anyhow::{Context as _, Result};
-use profiler::attach::{EmptyProgram, Kernel, KernelSettings, Library, LinkKind, Links, inspect};
+use profiler::attach::{EmptyProgram, Kernel, KernelSettings, Library, LinkKind, Links, Scope, inspect};
 use profiler::probe::{self, Layer};
 use profiler::receive::{self, Received};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ fn after_sleep(target: &mut Target, effort: Effort, kernel: &mut Kernel, table: 
         for _ in 0..effort.rounds * 4 {
             without.push(burst(target)?);
         }
-        let _links = Links::attach(kernel, place.path(), place.pid, &place.library)?;
+        let _links = Links::attach(kernel, Scope::ALL, place.path(), place.pid, &place.library)?;
         for _ in 0..effort.rounds * 4 {
             with.push(burst(target)?);
         }
@@ -139,10 +139,10 @@ impl Rounds {
                 let _links = empty.attach(place.path(), place.pid, &place.library)?;
                 rounds.empty.push(target.time(op, effort.calls)?);
             }
-            let _links = Links::attach(kernel, place.path(), place.pid, &place.library)?;
+            let _links = Links::attach(kernel, Scope::ALL, place.path(), place.pid, &place.library)?;
             rounds.full.push(target.time(op, effort.calls)?);
         }
-        let _links = Links::attach(kernel, place.path(), place.pid, &place.library)?;
+        let _links = Links::attach(kernel, Scope::ALL, place.path(), place.pid, &place.library)?;
         let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime)?;
         let before = kernel.run_statistics();
         target.time(op, effort.calls)?;

@@ -10,7 +10,7 @@ use super::spawn::{self, Account, Gpuspan};
 use super::table::{Added, Goal, Table, median};
 use crate::server::{self, Name, Options, Running, vllm};
 use anyhow::{Context as _, Result, ensure};
-use profiler::attach::{EmptyProgram, Kernel, KernelSettings, LinkKind, Links};
+use profiler::attach::{EmptyProgram, Kernel, KernelSettings, LinkKind, Links, Scope};
 use profiler::probe::Layer;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn message(effort: Effort, table: &mut Table) -> Result<Added> {
             let _links = empty.attach(place.path(), place.pid, &place.library)?;
             floor.push(sender.time()?);
         }
-        let _links = Links::attach(&mut kernel, place.path(), place.pid, &place.library)?;
+        let _links = Links::attach(&mut kernel, Scope::ALL, place.path(), place.pid, &place.library)?;
         full.push(sender.time()?);
     }
     let added = Added::of(&floor, &full);

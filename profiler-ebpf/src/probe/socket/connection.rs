@@ -5,7 +5,7 @@ use profiler_common::{
     stream::{BRIEF, Descriptor, REDUCED, Stream, TURN_BYTES, WISHES as WISHES_ENTRIES, Wish, mode},
 };
 
-use super::Exit;
+use super::{Exit, file};
 use crate::{
     atomic::Word,
     emit::{Tally, Task},
@@ -46,6 +46,7 @@ impl Connection {
         response_from: u64,
         mode: u32,
         descriptors: u32,
+        file: u64,
     }
 
     /// The connection behind a descriptor.
@@ -68,11 +69,11 @@ impl Connection {
         Some(Self { id, stream: STREAMS.get_ptr_mut(id)? })
     }
 
-    /// Enters a new stream; its connection has no descriptor yet.
+    /// Enters a new stream, of a `file` if it is known; its connection has no descriptor yet.
     #[inline(always)]
-    pub fn enter(tally: Tally) -> Option<u64> {
+    pub fn enter(tally: Tally, file: u64) -> Option<u64> {
         let id = map::next_connection()?;
-        let stream = Stream { descriptors: 1, ..Stream::EMPTY };
+        let stream = Stream { descriptors: 1, file, ..Stream::EMPTY };
         if STREAMS.insert(id, stream, 0).is_err() {
             tally.map_full();
             return None;
@@ -184,7 +185,7 @@ pub fn opened(exit: &Exit, listener: u32) -> bool {
     let fd = exit.result as u32;
     // The number can still stand for a connection whose close was not seen, such as one at exec.
     forget(exit, fd, end_reason::CLOSED);
-    let Some(connection) = Connection::enter(exit.tally) else { return false };
+    let Some(connection) = Connection::enter(exit.tally, file::behind(fd)) else { return false };
     if DESCRIPTORS.insert(Descriptor { tgid: exit.task.tgid, fd }, connection, 0).is_err() {
         let _ = STREAMS.remove(connection);
         exit.tally.map_full();
@@ -202,7 +203,20 @@ pub fn opened(exit: &Exit, listener: u32) -> bool {
 /// The target closed a descriptor.
 #[inline(always)]
 pub fn closed(exit: &Exit, fd: u32) {
-    forget(exit, fd, end_reason::CLOSED);
+    if !is_taken_again(exit.task.tgid, fd) {
+        forget(exit, fd, end_reason::CLOSED);
+    }
+}
+
+/// Whether a descriptor that was closed is a connection's all the same.
+///
+/// Between the moment when a descriptor is free and the exit of the call that freed it, another thread may accept a
+/// connection on the same number, and be seen here first.
+#[inline(always)]
+fn is_taken_again(tgid: u32, fd: u32) -> bool {
+    let Some(connection) = Connection::behind(tgid, fd) else { return false };
+    let file = connection.file().get();
+    file != 0 && file == file::behind(fd)
 }
 
 /// The target sends nothing more on a descriptor, if `how` says so (`SHUT_WR`, `SHUT_RDWR`).
@@ -228,6 +242,8 @@ pub fn closed_range(exit: &Exit, first: u32, last: u32) {
         if fd > u64::from(last) {
             return;
         }
+        // Not `closed`: with its looks at the file the verifier gives up, and who closes ranges is about to run another
+        // program.
         forget(exit, fd as u32, end_reason::CLOSED);
         next.set(fd + 1);
     }

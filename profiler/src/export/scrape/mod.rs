@@ -9,7 +9,7 @@ mod number;
 mod server;
 mod text;
 
-pub use server::Server;
+pub use server::{Page, Pages, Server};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! Answers scrapes over HTTP/1. In: connections, and the registry. Out: `GET /metrics` and `HEAD /metrics`; 404 and 405
-//! for all else. Absent: waiting: who is slow is cut off, and who comes when all places are taken waits in the kernel.
+//! Answers scrapes over HTTP/1. In: connections, the registry, and pages of others. Out: `GET` and `HEAD` of `/metrics` and
+//! of those pages; 404 and 405 for all else. Absent: waiting: who is slow is cut off, and who comes when all places are taken waits in the kernel.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -35,21 +35,49 @@ const SCRAPE_TIME: Duration = Duration::from_secs(30);
 /// Until the next try when no connection can be taken, for want of descriptors for example.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
+/// What else is told where metrics are.
+pub trait Pages: std::fmt::Debug + Send + Sync {
+    /// The page of a path, if there is one. Made while the client waits, so it must not wait for anything itself.
+    fn page(&self, path: &str) -> Option<Page>;
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// 200, or 503 where what the page is about is not well.
+    pub status: u16,
+    /// Media type.
+    pub media: &'static str,
+    /// Text.
+    pub body: String,
+}
+
+/// What is told.
+#[derive(Clone, Debug)]
+struct Told {
+    registry: Arc<Registry>,
+    pages: Option<Arc<dyn Pages>>,
+}
+
 /// An open port and what is told there.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    registry: Arc<Registry>,
+    told: Told,
     scrape_time: Duration,
 }
 
 impl Server {
     /// Listens; connections wait until `serve`.
-    pub async fn bind(address: SocketAddr, registry: Arc<Registry>) -> std::io::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        registry: Arc<Registry>,
+        pages: Option<Arc<dyn Pages>>,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, registry, scrape_time: SCRAPE_TIME })
+        Ok(Self { listener, address, told: Told { registry, pages }, scrape_time: SCRAPE_TIME })
     }
 
     /// With the port that was found.
@@ -70,7 +98,7 @@ impl Server {
             tokio::select! {
                 accepted = self.listener.accept(), if scrapes.len() < MOST_SCRAPES => match accepted {
                     Ok((stream, _)) => {
-                        let scrape = scrape(stream, Arc::clone(&self.registry));
+                        let scrape = scrape(stream, self.told.clone());
                         scrapes.spawn(tokio::time::timeout(self.scrape_time, scrape));
                     }
                     Err(error) => {
@@ -85,9 +113,9 @@ impl Server {
 }
 
 /// One request: keeping connections open would save a client that comes every 15 s nothing, and take a place.
-async fn scrape(stream: TcpStream, registry: Arc<Registry>) {
+async fn scrape(stream: TcpStream, told: Told) {
     let service = service_fn(|request| {
-        let answer = answer(&request, &registry);
+        let answer = answer(&request, &told);
         async { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()
@@ -102,8 +130,10 @@ async fn scrape(stream: TcpStream, registry: Arc<Registry>) {
     }
 }
 
-fn answer<B>(request: &Request<B>, registry: &Registry) -> Response<Full<Bytes>> {
-    if request.uri().path() != "/metrics" {
+fn answer<B>(request: &Request<B>, told: &Told) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let page = if path == "/metrics" { None } else { told.pages.as_ref().and_then(|pages| pages.page(path)) };
+    if path != "/metrics" && page.is_none() {
         return refusal(StatusCode::NOT_FOUND, "the metrics are at /metrics\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -111,8 +141,14 @@ fn answer<B>(request: &Request<B>, registry: &Registry) -> Response<Full<Bytes>>
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
+    if let Some(Page { status, media, body }) = page {
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        return response;
+    }
     let format = accept::format(&header(request, ACCEPT));
-    let document = text::document(&registry.peek(clock::unix_ns()), format).into_bytes();
+    let document = text::document(&told.registry.peek(clock::unix_ns()), format).into_bytes();
     let zipped = if accept::gzip(&header(request, ACCEPT_ENCODING)) { zip(&document) } else { None };
     let is_zipped = zipped.is_some();
     let body = Bytes::from(zipped.unwrap_or(document));

@@ -95,7 +95,7 @@ fn edge_25_frames_of_every_kind_are_copied_as_they_are() {
     for (seen, expected) in seen.iter().zip(&expected) {
         assert!(seen == expected, "{:?} {} {}: {:?}", seen.way, seen.more, seen.size, seen.bytes.len());
     }
-    let server = attacher.kernel_ref().counters()[profiler_common::counter::family::SERVER as usize];
+    let server = attacher.kernel().counters()[profiler_common::counter::family::SERVER as usize];
     assert_eq!((server.seen, server.submitted), (expected.len() as u64, expected.len() as u64));
     let beyond: usize = SIZES.iter().map(|size| 2 * size.saturating_sub(MOST)).sum();
     assert_eq!(server.bytes_uncopied, beyond as u64, "what is left out is counted");
@@ -109,11 +109,11 @@ fn edge_33_receives_that_find_nothing_are_counted_and_can_be_left_alone() {
     let mut attacher = Attacher::new(Kernel::load(&KernelSettings::default()).unwrap());
     attacher.add(pid, &mut |_| {}).unwrap();
     program.run("spin");
-    assert_eq!(attacher.kernel_ref().idle_receives(pid), 2000);
+    assert_eq!(attacher.kernel().idle_receives(pid), 2000);
     assert!(attacher.stop_receives(pid) && !attacher.stop_receives(pid), "they are taken out once");
     program.run("spin");
-    assert_eq!(attacher.kernel_ref().idle_receives(pid), 2000, "and are seen no more");
+    assert_eq!(attacher.kernel().idle_receives(pid), 2000, "and are seen no more");
     program.run("send");
-    let server = attacher.kernel_ref().counters()[profiler_common::counter::family::SERVER as usize];
+    let server = attacher.kernel().counters()[profiler_common::counter::family::SERVER as usize];
     assert_eq!(server.submitted, 2 * SIZES.len() as u64, "what is sent still is");
 }

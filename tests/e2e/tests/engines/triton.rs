@@ -192,6 +192,31 @@ fn edge_35_a_decoupled_model_has_a_token_for_each_response_with_outputs() {
 }
 
 #[test]
+fn no_connection_is_lost_where_threads_take_each_others_descriptors_over() {
+    e2e::or_skip!();
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 500;
+    let server = server!();
+    // Each request has a connection of its own, and the server a thread for each: one thread closes a descriptor while
+    // another accepts on the number that became free.
+    let (lines, _) = observe(&server, |server| {
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                scope.spawn(move || {
+                    (0..ROUNDS).for_each(|round| drop(server.infer("plain", &format!("{client}-{round}"))));
+                });
+            }
+        });
+    });
+    assert_eq!(lines.requests.len(), CLIENTS * ROUNDS);
+    let mut ids: Vec<_> = lines.requests.iter().map(|request| request["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), CLIENTS * ROUNDS);
+    assert!(lines.requests.iter().all(|request| request["outcome"] == "completed"));
+}
+
+#[test]
 fn edge_35_warm_ups_ensembles_failures_and_pointers_that_come_again() {
     e2e::or_skip!();
     let server = server!();

@@ -15,7 +15,7 @@ const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
 /// A server in a task of this test's runtime.
 async fn start(registry: Registry) -> SocketAddr {
-    let server = Server::bind(ANY.into(), Arc::new(registry)).await.unwrap();
+    let server = Server::bind(ANY.into(), Arc::new(registry), None).await.unwrap();
     let address = server.address();
     tokio::spawn(server.with_scrape_time(Duration::from_millis(700)).serve());
     address
@@ -149,7 +149,7 @@ async fn the_exporter_answers_until_its_end_and_closes_the_port() {
     let settings = only_scrapes("127.0.0.1:0");
     let (sender, receiver) = queue(&settings, &Ledger::default());
     let registry = Arc::new(registry(settings.readers()));
-    let exporter = Exporter::open(settings).await.unwrap().with_scrapes(&registry).await.unwrap();
+    let exporter = Exporter::open(settings).await.unwrap().with_scrapes(&registry, None).await.unwrap();
     let address = exporter.scraped_at().unwrap();
     assert_ne!(address.port(), 0);
     let (shutdown, asked) = tokio::sync::oneshot::channel::<()>();
@@ -173,10 +173,10 @@ async fn the_exporter_answers_until_its_end_and_closes_the_port() {
 
 #[tokio::test]
 async fn an_address_in_use_is_an_error_that_says_what_to_do() {
-    let taken = Server::bind(ANY.into(), Arc::default()).await.unwrap();
+    let taken = Server::bind(ANY.into(), Arc::default(), None).await.unwrap();
     let address = taken.address().to_string();
     let exporter = Exporter::open(only_scrapes(&address)).await.unwrap();
-    let error = exporter.with_scrapes(&Arc::default()).await.unwrap_err();
+    let error = exporter.with_scrapes(&Arc::default(), None).await.unwrap_err();
     assert!(matches!(error, OpenError::Listen { .. }));
     let text = error.to_string();
     assert!(text.contains(&address) && text.contains("--prometheus-listen"), "{text}");
