@@ -34,6 +34,7 @@ pub mod symbol;
 pub mod target;
 
 pub mod account;
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod config;

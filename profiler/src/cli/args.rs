@@ -34,6 +34,8 @@ pub enum Command {
     Record(Box<Record>),
     /// Show an observation that was recorded, as it would have been shown live; looks at no process
     Replay(Replay),
+    /// Observe all model servers of this machine, found as they come and go
+    Agent(Agent),
     /// Say what could be observed here, and what would stay blind; attaches nothing
     Check(Check),
 }
@@ -78,6 +80,24 @@ pub struct Attach {
     /// How it is probed.
     #[command(flatten)]
     pub probing: Probing,
+}
+
+/// `gpuspan agent`.
+#[derive(Debug, clap::Args)]
+pub struct Agent {
+    /// Configuration, as YAML; without it the defaults stand, which observe every model server and answer at
+    /// 127.0.0.1:9464.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say what the configuration comes to, or what is wrong with it, and end: with 0 or 2.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Say what would be observed, under which name and why, and what was passed over and why, and end. Attaches nothing.
+    #[arg(long, conflicts_with = "check_config")]
+    pub dry_run: bool,
+    /// The dry run as one JSON object.
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 /// `gpuspan record`.

@@ -1,5 +1,6 @@
 //! The command line: raw arguments → resolved settings → run → exit code.
 
+mod agent;
 mod args;
 mod attach;
 mod check;
@@ -21,6 +22,7 @@ pub fn main() -> ExitCode {
         args::Command::Attach(args) => attach::run(&args),
         args::Command::Record(args) => record::run(&args),
         args::Command::Replay(args) => replay::run(&args),
+        args::Command::Agent(args) => agent::run(&args),
         args::Command::Check(args) => check::run(&args),
     };
     exit::code(result)

@@ -14,6 +14,7 @@ mod log;
 mod model;
 pub mod nvml;
 mod rhythm;
+mod running;
 mod sampler;
 mod settings;
 mod survey;
@@ -25,6 +26,7 @@ pub use model::{
     Cost, Device, Domain, ErrorKind, Fact, Held, Limit, Link, Note, Place, Reading, Reason, Rows, Sample,
     Sensor, State, Task, Unit, Way, What,
 };
+pub use running::Running;
 pub use sampler::run;
 pub use settings::{INTERVAL, SHARE, SHORTEST, Scope, Settings};
 pub use survey::{Found, survey};

@@ -3,6 +3,7 @@
 //! In: rules as the configuration has them, facts of a process and of the place it runs in. Out: the first rule that
 //! matches, or that it has to be waited for. Absent: finding those facts.
 
+use crate::place::Place;
 use globset::{GlobBuilder, GlobMatcher};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,20 @@ pub struct PlaceFacts {
     pub unit: Option<String>,
     /// What runs the container.
     pub container_runtime: Option<String>,
+}
+
+impl From<&Place> for PlaceFacts {
+    /// What is known without Kubernetes.
+    fn from(place: &Place) -> Self {
+        let container = place.container();
+        Self {
+            in_pod: place.pod.is_some(),
+            image: container.and_then(|container| container.image.clone()),
+            unit: place.unit.as_ref().map(|unit| unit.name.clone()),
+            container_runtime: container.and_then(|container| container.runtime).map(str::to_owned),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a process is asked for.

@@ -1,0 +1,3 @@
+//! The agent: what `gpuspan agent` is told and does on a node.
+
+pub mod config;

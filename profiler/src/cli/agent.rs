@@ -1,0 +1,131 @@
+//! `gpuspan agent`: a configuration file → what it comes to, what would be observed, or the agent itself.
+
+use super::args;
+use super::attach::environment;
+use super::exit::Usage;
+use crate::agent::config::{self, Config, Resolved};
+use crate::device::Running;
+use crate::discover::{Discovery, Found, Look, PlaceFacts};
+use crate::export::{Endpoint, identity};
+use crate::metric::catalog::attribute::SERVICE_NAME;
+use crate::{place, target};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// Between the two looks of a dry run: what is about to become a server has a moment.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// Checks, looks, or runs.
+pub fn run(args: &args::Agent) -> anyhow::Result<()> {
+    let usage = |error: &(dyn std::error::Error + 'static)| Usage(crate::chain(error));
+    let config = match &args.config {
+        Some(path) => config::read(path).map_err(|error| usage(&error))?,
+        None => Config::default(),
+    };
+    let resolved = config.resolve(environment).map_err(|error| usage(&error))?;
+    let text = if args.check_config {
+        checked(&config, &resolved)?
+    } else if args.dry_run {
+        dry_run(&look_twice(&resolved), args.json)?
+    } else {
+        anyhow::bail!("nothing is observed by this build: use --check-config or --dry-run");
+    };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// The whole configuration, with what the environment makes of it as comments.
+fn checked(config: &Config, resolved: &Resolved) -> anyhow::Result<String> {
+    let mut text = serde_saphyr::to_string(config)?;
+    let export = &resolved.export;
+    let place =
+        |endpoint: &Option<Endpoint>| endpoint.as_ref().map_or("nowhere".into(), |to| to.url.to_string());
+    writeln!(text, "# traces go to: {}", place(&export.traces))?;
+    writeln!(text, "# metrics go to: {}, every {:?}", place(&export.metrics), export.metric_interval)?;
+    if export.is_idle() {
+        writeln!(text, "# warning: nothing leaves this program: give export.otlp_endpoint, or listen")?;
+    }
+    for warning in &resolved.warnings {
+        writeln!(text, "# warning: {warning}")?;
+    }
+    Ok(text + "# the configuration is valid\n")
+}
+
+/// Two looks at the processes of this machine.
+fn look_twice(resolved: &Resolved) -> Look {
+    let mut discovery = Discovery::new(resolved.rules.clone(), resolved.discover);
+    let running = Running::new(&resolved.devices);
+    let facts = |pid| PlaceFacts::from(&place::of(pid));
+    discovery.look(Instant::now(), &running.pids(), &facts);
+    std::thread::sleep(BETWEEN_LOOKS);
+    discovery.look(Instant::now(), &running.pids(), &facts)
+}
+
+/// A look for people, or as JSON.
+fn dry_run(look: &Look, json: bool) -> anyhow::Result<String> {
+    if json {
+        return Ok(serde_json::to_string_pretty(look)? + "\n");
+    }
+    let mut text = String::new();
+    writeln!(text, "would be observed: {}", look.found.len())?;
+    for found in &look.found {
+        let Found { root, server, why, .. } = found;
+        writeln!(text, "  pid {root:<8} {server:<13} as {}: {why}", name(found))?;
+        for (key, value) in &found.attributes {
+            writeln!(text, "               {key}={value}")?;
+        }
+    }
+    writeln!(text, "passed over: {}", look.passed.len())?;
+    for passed in &look.passed {
+        writeln!(text, "  pid {:<8} {:<13} {}", passed.pid, passed.comm, passed.why)?;
+    }
+    Ok(text)
+}
+
+/// The `service.name` that a target will have, as far as it does not depend on its pod.
+fn name(found: &Found) -> String {
+    let process = target::identity(found.root);
+    let own = identity(|name| match name {
+        "OTEL_SERVICE_NAME" => process.service_name.clone(),
+        "OTEL_RESOURCE_ATTRIBUTES" => process.resource_attributes.clone(),
+        _ => None,
+    });
+    let own = own.into_iter().find(|(key, _)| key == SERVICE_NAME).map(|(_, name)| name);
+    let executable = process.executable.file_name().map(|name| name.to_string_lossy().into_owned());
+    let server = (found.server != "generic").then(|| found.server.to_owned());
+    found.name.clone().or(own).or(server).or(executable).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::Passed;
+
+    #[test]
+    fn a_look_is_told_for_people_and_for_programs() {
+        let found = Found {
+            root: u32::MAX >> 1,
+            start_ticks: 7,
+            server: "vllm",
+            name: Some("chat".to_owned()),
+            attributes: vec![("team".to_owned(), "a".to_owned())],
+            why: "vllm by name or command line".to_owned(),
+        };
+        let passed = Passed { pid: 5, comm: "python3".to_owned(), why: "excluded".to_owned() };
+        let look = Look { found: vec![found], passed: vec![passed] };
+        let text = dry_run(&look, false).unwrap();
+        assert!(text.contains("vllm          as chat: vllm by name") && text.contains("team=a"), "{text}");
+        assert!(text.contains("passed over: 1\n  pid 5        python3       excluded\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&dry_run(&look, true).unwrap()).unwrap();
+        assert_eq!((&json["found"][0]["server"], &json["passed"][0]["pid"]), (&"vllm".into(), &5.into()));
+    }
+
+    #[test]
+    fn a_checked_configuration_can_be_read_again() {
+        let config = Config::default();
+        let text = checked(&config, &config.resolve(|_| None).unwrap()).unwrap();
+        assert_eq!(config::parse(&text, "checked").unwrap(), config, "{text}");
+        assert!(text.contains("# traces go to: nowhere") && text.ends_with("# the configuration is valid\n"));
+    }
+}
