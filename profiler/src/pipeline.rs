@@ -9,12 +9,14 @@
 //! ```
 //! Shutdown goes with the data: probes out, ring drained, engine finished, exporters flushed, summary made.
 
+mod agent;
 mod device_thread;
 mod export_thread;
 mod levels;
 mod recorder;
 mod replay;
 
+pub use agent::{AgentWishes, agent};
 pub use replay::{Replayed, replay};
 
 use crate::account::{Own, Summary};
@@ -162,7 +164,10 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
     let attached = control.attach_tree(&mut send);
     let targets = Arc::new(Targets::default());
     targets.set(control.attacher.pids());
-    let devices = DeviceThread::start(&config.devices, &targets, events_to_correlate.clone())?;
+    let to_devices = events_to_correlate.clone();
+    let devices = DeviceThread::start(&config.devices, &targets, move |reading| {
+        to_devices.send(Input::Devices(reading)).is_ok()
+    })?;
     let ends = Ends {
         reports: &reports,
         missed: &missed,
@@ -385,6 +390,12 @@ struct Every {
 impl Every {
     fn new(period: Duration) -> Self {
         Self { period, next: Instant::now() + period }
+    }
+
+    /// Due for the first time now.
+    fn at_once(mut self) -> Self {
+        self.next = Instant::now();
+        self
     }
 
     fn is_due(&mut self) -> bool {

@@ -1,16 +1,20 @@
 //! `gpuspan agent`: a configuration file → what it comes to, what would be observed, or the agent itself.
 
 use super::args;
-use super::attach::environment;
+use super::attach::{environment, leave_no_dump};
 use super::exit::Usage;
+use super::signals::{self, Signal};
 use crate::agent::config::{self, Config, Resolved};
 use crate::device::Running;
 use crate::discover::{Discovery, Found, Look, PlaceFacts};
 use crate::export::{Endpoint, identity};
 use crate::metric::catalog::attribute::SERVICE_NAME;
+use crate::pipeline::{self, AgentWishes};
 use crate::{place, target};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Between the two looks of a dry run: what is about to become a server has a moment.
@@ -18,21 +22,59 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Checks, looks, or runs.
 pub fn run(args: &args::Agent) -> anyhow::Result<()> {
-    let usage = |error: &(dyn std::error::Error + 'static)| Usage(crate::chain(error));
-    let config = match &args.config {
-        Some(path) => config::read(path).map_err(|error| usage(&error))?,
-        None => Config::default(),
-    };
-    let resolved = config.resolve(environment).map_err(|error| usage(&error))?;
+    let (config, resolved) = read(args.config.as_deref())?;
     let text = if args.check_config {
         checked(&config, &resolved)?
     } else if args.dry_run {
         dry_run(&look_twice(&resolved), args.json)?
     } else {
-        anyhow::bail!("nothing is observed by this build: use --check-config or --dry-run");
+        return observe(args, config, resolved);
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// The file, or the defaults where there is none.
+fn read(path: Option<&Path>) -> anyhow::Result<(Config, Resolved)> {
+    let usage = |error: &(dyn std::error::Error + 'static)| Usage(crate::chain(error));
+    let config = match path {
+        Some(path) => config::read(path).map_err(|error| usage(&error))?,
+        None => Config::default(),
+    };
+    let resolved = config.resolve(environment).map_err(|error| usage(&error))?;
+    Ok((config, resolved))
+}
+
+/// Runs the agent. SIGHUP reads the configuration again, SIGUSR2 lets go of everything until the next one.
+fn observe(args: &args::Agent, config: Config, resolved: Resolved) -> anyhow::Result<()> {
+    leave_no_dump();
+    crate::attach::ensure_tracefs();
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    let wishes = AgentWishes {
+        stop: signals::ends(),
+        reload: signals::flag(Signal::HangUp),
+        change_off: signals::flag(Signal::User2),
+    };
+    let path = args.config.as_deref();
+    let mut again = || {
+        let read = read(path);
+        if let Err(error) = &read {
+            tracing::error!(error = %format_args!("{error:#}"), "the configuration stays as it was");
+        }
+        read.ok()
+    };
+    let mut started = |address: Option<SocketAddr>| {
+        let url = address.map_or_else(|| "nowhere".to_owned(), |address| format!("http://{address}"));
+        tracing::info!(url, "the agent runs; /healthz, /readyz, /targets and /metrics are at");
+        if let Some(ready) = &args.ready_file {
+            let written = std::fs::write(ready, format!("ready\n{url}\n"));
+            let _ =
+                written.inspect_err(|error| tracing::warn!(%error, "the ready file could not be written"));
+        }
+    };
+    Ok(pipeline::agent(config, resolved, &mut again, wishes, &mut started)?)
 }
 
 /// The whole configuration, with what the environment makes of it as comments.

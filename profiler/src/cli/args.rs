@@ -98,6 +98,9 @@ pub struct Agent {
     /// The dry run as one JSON object.
     #[arg(long, requires = "dry_run")]
     pub json: bool,
+    /// Create this file once the agent runs, with the address of its pages in it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "dry_run"])]
+    pub ready_file: Option<PathBuf>,
 }
 
 /// `gpuspan record`.

@@ -2,6 +2,7 @@
 
 use super::args;
 use super::exit::Usage;
+use super::signals::{self, Signal};
 use crate::account::Summary;
 use crate::attach::KernelSettings;
 use crate::config::Config;
@@ -10,12 +11,6 @@ use crate::pipeline::{self, Wishes};
 use crate::view;
 use anyhow::Context as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Set by SIGINT and SIGTERM.
-static STOP: AtomicBool = AtomicBool::new(false);
-/// Set by SIGUSR1.
-static CHANGE_DETAIL: AtomicBool = AtomicBool::new(false);
 
 /// Observes and writes what was asked for.
 pub fn run(args: &args::Attach) -> anyhow::Result<()> {
@@ -25,11 +20,11 @@ pub fn run(args: &args::Attach) -> anyhow::Result<()> {
 /// Observes by resolved settings.
 pub fn observe(config: &Config) -> anyhow::Result<()> {
     leave_no_dump();
-    let stop = stop_on_signals();
-    change_detail_on_signal();
+    let stop = signals::ends();
+    let change_detail = signals::flag(Signal::User1);
     crate::attach::ensure_tracefs();
     let mut view = view::of(config.output);
-    let wishes = Wishes { stop, change_detail: &CHANGE_DETAIL };
+    let wishes = Wishes { stop, change_detail };
     let observed = pipeline::run(config, wishes, view.as_mut())?;
     write_summary(config.summary.as_deref(), &observed.summary)?;
     Ok(observed.recorded?)
@@ -97,39 +92,7 @@ fn resolve(args: &args::Attach) -> anyhow::Result<Config> {
 
 /// What targets read and write lies in the ring and in buffers for a moment: no core file may keep it, nor may another
 /// process of the same user attach to this one. (A limit of 0 on core files would not stop a handler that is piped to.)
-fn leave_no_dump() {
+pub fn leave_no_dump() {
     // SAFETY: prctl has no pointers here. A kernel that refuses leaves things as they were.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
-}
-
-/// SIGUSR1 changes the detail level.
-fn change_detail_on_signal() {
-    extern "C" fn change(_: libc::c_int) {
-        CHANGE_DETAIL.store(true, Ordering::Release);
-    }
-    // SAFETY: an all-zero sigaction is valid; the handler only stores to an atomic, which is async-signal-safe. No SA_RESETHAND, since the level may be changed any number of times.
-    unsafe {
-        let mut action = std::mem::zeroed::<libc::sigaction>();
-        action.sa_sigaction = change as *const () as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
-    }
-}
-
-/// The first signal ends the work in order, which the flag tells; the second one ends the program.
-pub fn stop_on_signals() -> &'static AtomicBool {
-    extern "C" fn handler(_: libc::c_int) {
-        STOP.store(true, Ordering::Release);
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: an all-zero sigaction is valid; the handler only stores to an atomic, which is
-        // async-signal-safe; SA_RESETHAND restores the default action for a second signal.
-        unsafe {
-            let mut action = std::mem::zeroed::<libc::sigaction>();
-            action.sa_sigaction = handler as *const () as usize;
-            action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
-            libc::sigaction(signal, &action, std::ptr::null_mut());
-        }
-    }
-    &STOP
 }

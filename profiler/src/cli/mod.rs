@@ -7,6 +7,7 @@ mod check;
 mod exit;
 mod record;
 mod replay;
+mod signals;
 mod traces;
 
 use clap::Parser as _;

@@ -1,7 +1,7 @@
 //! `gpuspan replay`: a recording shown, summed up and exported as if it were live.
 
 use super::args;
-use super::attach::{environment, exports, stop_on_signals, write_summary};
+use super::attach::{environment, exports, write_summary};
 use crate::config::Replay;
 use crate::export::Flags;
 use crate::pipeline;
@@ -22,7 +22,7 @@ pub fn run(args: &args::Replay) -> anyhow::Result<()> {
         compat: args.metrics.compat,
     };
     let mut view = view::of_replay(config.output);
-    let replayed = pipeline::replay(&config, stop_on_signals(), view.as_mut())?;
+    let replayed = pipeline::replay(&config, super::signals::ends(), view.as_mut())?;
     write_summary(args.summary.as_deref(), &replayed.summary)?;
     replayed.broken.map_or(Ok(()), |error| Err(error.into()))
 }

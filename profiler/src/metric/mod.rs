@@ -30,7 +30,7 @@ pub use iteration::Iterations;
 pub use kernels::{KernelLaunches, MOST_NAMES};
 pub use load::Load;
 pub use observe::Observer;
-pub use own::own;
+pub use own::{agent, own};
 pub use process::process;
 pub use registry::{POINTS_PER_METRIC, Readers, Registry, Target};
 pub use request::{request, time_per_output_token_s};

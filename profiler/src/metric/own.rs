@@ -47,3 +47,18 @@ pub fn own<'a>(
         target.handle(&catalog::SELF_PROBES, &state).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
+
+/// What an agent does with its targets.
+pub fn agent(own: &Target, levels: impl Iterator<Item = &'static str>, stepped_down: u64, off: bool) {
+    // Also those that no target has: a series that is away is no zero.
+    let mut targets = ["events", "aggregate", "requests", "off"].map(|level| (level, 0));
+    for level in levels {
+        targets.iter_mut().filter(|(of, _)| *of == level).for_each(|(_, count)| *count += 1);
+    }
+    for (level, count) in targets {
+        let level = [(name::GPUSPAN_DETAIL_LEVEL, text(level))];
+        own.handle(&catalog::AGENT_TARGETS, &level).set(count);
+    }
+    own.handle(&catalog::AGENT_STEP_DOWNS, &[]).observe(stepped_down);
+    own.handle(&catalog::AGENT_OFF, &[]).set(i64::from(off));
+}

@@ -1,10 +1,9 @@
 //! The thread that reads devices.
 
 use super::{RunError, join, spawn};
-use crate::device::{self, Scope, Settings, Targets};
-use crate::session::Input;
+use crate::device::{self, Reading, Scope, Settings, Targets};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 /// The thread, if devices are read at all.
@@ -14,7 +13,7 @@ impl DeviceThread {
     pub fn start(
         settings: &Settings,
         targets: &Arc<Targets>,
-        events_to_correlate: SyncSender<Input>,
+        mut send: impl FnMut(Box<Reading>) -> bool + Send + 'static,
     ) -> Result<Self, RunError> {
         if settings.scope == Scope::Off {
             return Ok(Self(None));
@@ -22,8 +21,7 @@ impl DeviceThread {
         let (end, ended) = channel();
         let (settings, targets) = (settings.clone(), Arc::clone(targets));
         let thread = spawn("devices", move || {
-            let mut send = |reading| events_to_correlate.send(Input::Devices(Box::new(reading))).is_ok();
-            device::run(&settings, &targets, &ended, &mut send);
+            device::run(&settings, &targets, &ended, &mut |reading| send(Box::new(reading)));
         })?;
         Ok(Self(Some((end, thread))))
     }

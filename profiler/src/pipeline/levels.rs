@@ -22,6 +22,12 @@ pub fn cost(control: &Control) -> Own {
     Own { bpf_run_ns, bpf_run_count, ..Own::usage() }
 }
 
+/// CPU time of gpuspan so far, seconds, and what it has resident, bytes.
+pub fn own_use() -> (f64, u64) {
+    let resident = target::usage(std::process::id()).map_or(0, |used| used.resident_bytes);
+    (Own::usage().cpu_s, resident)
+}
+
 /// What gpuspan uses of the machine.
 pub fn itself(own: &Target) {
     if let Some(used) = target::usage(std::process::id()) {

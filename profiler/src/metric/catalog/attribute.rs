@@ -200,6 +200,7 @@ attributes! {
     GPUSPAN_LOSS_REASON: "string" = "gpuspan.loss.reason", "Why something was lost.";
     GPUSPAN_SIGNAL: "string" = "gpuspan.signal", "`traces` or `metrics`.";
     GPUSPAN_DESTINATION: "string" = "gpuspan.destination", "`otlp` or `file`.";
+    GPUSPAN_DETAIL_LEVEL: "string" = "gpuspan.detail.level", "`events`, `aggregate`, `requests` (no GPU library is probed) or `off`.";
     GPUSPAN_PROBE_STATE: "string" = "gpuspan.probe.state", "`attached`, `missing` or `expensive`.";
     GPUSPAN_TABLE: "string" = "gpuspan.table", "Name of a bounded table, as the summary's `beyond` has it.";
     GPUSPAN_METRIC_NAME: "string" = "gpuspan.metric.name", "Name of a metric.";

@@ -1,10 +1,10 @@
 //! Metrics of gpuspan itself: what it lost, left out, sent, and costs.
 
 use super::attribute::{
-    GPUSPAN_DESTINATION, GPUSPAN_LOSS_REASON, GPUSPAN_METRIC_NAME, GPUSPAN_PROBE_STATE, GPUSPAN_SAMPLING,
-    GPUSPAN_SIGNAL, GPUSPAN_TABLE,
+    GPUSPAN_DESTINATION, GPUSPAN_DETAIL_LEVEL, GPUSPAN_LOSS_REASON, GPUSPAN_METRIC_NAME, GPUSPAN_PROBE_STATE,
+    GPUSPAN_SAMPLING, GPUSPAN_SIGNAL, GPUSPAN_TABLE,
 };
-use super::{Counter, Info, Kind, Metric, Origin, Stability, Sum, UpDownCounter, metrics};
+use super::{Counter, Gauge, Info, Kind, Metric, Origin, Stability, Sum, UpDownCounter, metrics};
 
 metrics! {
     SELF_RECORDS_LOST: Counter {
@@ -101,5 +101,25 @@ metrics! {
         name: "gpuspan.self.beyond", unit: "{item}", origin: Gpuspan, stability: Development,
         bounds: &[], attributes: &[GPUSPAN_TABLE],
         help: "What found no room in a table (`docs/limits.md`), by table.",
+    }
+    AGENT_TARGETS: UpDownCounter {
+        name: "gpuspan.agent.targets", unit: "{target}", origin: Gpuspan, stability: Development,
+        bounds: &[], attributes: &[GPUSPAN_DETAIL_LEVEL],
+        help: "Targets of an agent by how much of them is observed.",
+    }
+    AGENT_STEP_DOWNS: Counter {
+        name: "gpuspan.agent.step_downs", unit: "{step}", origin: Gpuspan, stability: Development,
+        bounds: &[], attributes: &[],
+        help: "Times that less of a target was observed because a budget or a limit was used up.",
+    }
+    AGENT_OFF: UpDownCounter {
+        name: "gpuspan.agent.off", unit: "1", origin: Gpuspan, stability: Development,
+        bounds: &[], attributes: &[],
+        help: "1 while an agent observes nothing because somebody said so, or because a newer one runs on its node.",
+    }
+    TARGET_COST: Gauge {
+        name: "gpuspan.target.cost", unit: "1", origin: Gpuspan, stability: Development,
+        bounds: &[], attributes: &[],
+        help: "What probes slow a target down by, as a share of one core, reckoned from how often they run and what one costs.",
     }
 }

@@ -1,0 +1,434 @@
+//! The controlling side of an agent: which targets a node has, and how much of each is observed.
+//!
+//! In: looks of the discovery, reports of the correlating thread, what probes cost. Out: targets attached and let go,
+//! [`Message`]s in the order in which the correlating thread must see them. All looking at the system happens here, on one
+//! thread.
+
+use super::budget::{Budget, Level};
+use super::router::{Message, Router};
+use super::status::{PassedStatus, Report as Status, TargetStatus};
+use crate::attach::{Attacher, Coverage, Detail, Kernel, KernelError, Price};
+use crate::clock;
+use crate::control::{Around, Control};
+use crate::discover::{Found, Look, Passed};
+use crate::metric::Registry;
+use crate::session::{Input, Report, Session};
+use crate::span::model::Resource;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two measurements of what targets are slowed down by.
+pub const MEASURE: Duration = Duration::from_millis(500);
+/// How long records of a target that was let go may still be under way: some looks at the ring.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+/// What the programs add to an empty probe, nanoseconds (docs/overhead.md).
+const PROGRAM_NS: f64 = 450.0;
+
+/// What an agent may cost, in shares of one core.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// A target, by the probes in it.
+    pub target: f64,
+    /// All targets and the agent itself.
+    pub node: f64,
+    /// How long a new target is given no second chance.
+    pub canary: Duration,
+    /// The agent itself.
+    pub own_cpu: f64,
+    /// The agent itself, bytes resident.
+    pub own_memory: u64,
+}
+
+/// How targets are observed.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// The level to begin with.
+    pub detail: Detail,
+    /// Which traces there are.
+    pub traces: crate::span::Settings,
+    /// Metrics under other names, too.
+    pub compat: Option<crate::metric::Compat>,
+    /// Resource attributes that all targets are given.
+    pub given: Vec<(String, String)>,
+}
+
+struct Target {
+    found: Found,
+    resource: Arc<Resource>,
+    control: Control,
+    budget: Budget,
+    /// What the budget has decided and is carried out.
+    level: Level,
+    runs: [u64; 2],
+    cost: f64,
+    since: Instant,
+}
+
+/// All targets of a node.
+pub struct Node {
+    kernel: Arc<Mutex<Kernel>>,
+    registry: Arc<Registry>,
+    manner: Manner,
+    around: Around,
+    limits: Limits,
+    price: Price,
+    seed: u64,
+    targets: BTreeMap<u8, Target>,
+    /// Let go of; records may be under way until then.
+    leaving: Vec<(Instant, u8)>,
+    passed: Vec<Passed>,
+    measured: Instant,
+    own_cpu_s: f64,
+    /// Times that a target was stepped down.
+    pub stepped_down: u64,
+    /// Why nothing is observed.
+    pub off: Option<String>,
+}
+
+impl Node {
+    /// On a loaded kernel side, without a target.
+    #[must_use]
+    pub fn new(
+        kernel: &Arc<Mutex<Kernel>>,
+        registry: &Arc<Registry>,
+        manner: Manner,
+        around: Around,
+        (limits, price): (Limits, Price),
+        seed: u64,
+    ) -> Self {
+        Self {
+            kernel: Arc::clone(kernel),
+            registry: Arc::clone(registry),
+            manner,
+            around,
+            limits,
+            price,
+            seed,
+            targets: BTreeMap::new(),
+            leaving: Vec::new(),
+            passed: Vec::new(),
+            measured: Instant::now(),
+            own_cpu_s: 0.0,
+            stepped_down: 0,
+            off: None,
+        }
+    }
+
+    /// The kernel side.
+    pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other limits from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.targets.values_mut().for_each(|target| target.budget.set_limit(limits.target));
+    }
+
+    /// Another level to begin with, for targets that are new from now on.
+    pub fn set_detail(&mut self, detail: Detail) {
+        self.manner.detail = detail;
+    }
+
+    /// Follows a look: new targets are attached to, others let go.
+    pub fn follow(&mut self, look: Look, send: &mut dyn FnMut(Message)) {
+        self.passed = look.passed;
+        let wanted = if self.off.is_none() { look.found } else { Vec::new() };
+        let same =
+            |one: &Found, other: &Found| (one.root, one.start_ticks) == (other.root, other.start_ticks);
+        let unwanted: Vec<u8> = self
+            .targets
+            .iter()
+            .filter(|(_, target)| !wanted.iter().any(|found| same(found, &target.found)))
+            .map(|(group, _)| *group)
+            .collect();
+        self.let_go(&unwanted, send);
+        for found in wanted {
+            match self.targets.values_mut().find(|target| same(&target.found, &found)) {
+                Some(target) => target.found = found,
+                None => self.begin(found, send),
+            }
+        }
+    }
+
+    /// Lets go of everything, at once.
+    pub fn let_all_go(&mut self, send: &mut dyn FnMut(Message)) {
+        let all: Vec<u8> = self.targets.keys().copied().collect();
+        self.let_go(&all, send);
+    }
+
+    /// Ends targets whose records have all come.
+    pub fn bury(&mut self, now: Instant, send: &mut dyn FnMut(Message)) {
+        for (_, group) in self.leaving.extract_if(.., |(due, _)| *due <= now) {
+            send(Message::End(group));
+        }
+    }
+
+    /// Acts upon a report of the correlating thread.
+    pub fn act(&mut self, group: u8, report: Report, send: &mut dyn FnMut(Message)) {
+        let Some(target) = self.targets.get_mut(&group) else { return };
+        if let Err(error) = target.control.act(report, &mut |input| send(Message::Of(group, input))) {
+            tracing::warn!(error = %crate::chain(&error), "a change in a target could not be followed");
+        }
+    }
+
+    /// Looks at processes that mapped files.
+    pub fn look_at_mapped(&mut self, send: &mut dyn FnMut(Message)) -> bool {
+        let mut waits = false;
+        for (group, target) in &mut self.targets {
+            target.control.look_at_mapped(&mut |input| send(Message::Of(*group, input)));
+            waits |= target.control.has_mapped();
+        }
+        waits
+    }
+
+    /// Reports were dropped: everything is looked at anew.
+    pub fn rescan(&mut self, send: &mut dyn FnMut(Message)) {
+        for (group, target) in &mut self.targets {
+            if let Err(error) = target.control.rescan_all(&mut |input| send(Message::Of(*group, input))) {
+                tracing::warn!(error = %crate::chain(&error), "a target is not followed any more");
+            }
+        }
+    }
+
+    /// Names kernels, looks at what correlation asked for, lets go of processes that are gone.
+    pub fn sweep(&mut self, router: &Mutex<Router>, send: &mut dyn FnMut(Message)) {
+        let mut over = Vec::new();
+        for (group, target) in &mut self.targets {
+            let asked = {
+                let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+                router.session_mut(*group).map(|session| (session.wants.fetch(), session.stacks.take_fresh()))
+            };
+            let learn = &mut |input| send(Message::Of(*group, input));
+            if let Some((wants, stacks)) = asked {
+                target.control.look(wants, stacks, learn);
+            }
+            target.control.sweep(learn);
+            if target.control.is_over() && target.level != Level::Off {
+                over.push(*group);
+            }
+        }
+        self.let_go(&over, send);
+    }
+
+    /// Passes on what has been counted in the kernel, to whom it is of.
+    pub fn count(&self, send: &mut dyn FnMut(Message)) {
+        let (sums, threads) = {
+            let kernel = self.kernel();
+            (kernel.counts(), kernel.threads())
+        };
+        for (group, target) in &self.targets {
+            let is_of = |pid: u32| target.control.attacher.has(pid);
+            let sums: Vec<_> = sums.iter().filter(|(key, _)| is_of(key.tgid)).copied().collect();
+            let threads: Vec<_> = threads.iter().filter(|(pid, ..)| is_of(*pid)).copied().collect();
+            if !sums.is_empty() || !threads.is_empty() {
+                send(Message::Of(*group, Input::Counted { sums, threads }));
+            }
+        }
+    }
+
+    /// Measures what targets are slowed down by, and steps down whose budget is used up. `own_cpu_s` is the agent's CPU time
+    /// so far, seconds, and `own_bytes` what it has resident.
+    pub fn measure(&mut self, now: Instant, own_cpu_s: f64, own_bytes: u64, send: &mut dyn FnMut(Message)) {
+        let elapsed = now.duration_since(self.measured).as_secs_f64();
+        if elapsed < MEASURE.as_secs_f64() / 2.0 {
+            return;
+        }
+        let own_share = (own_cpu_s - self.own_cpu_s).max(0.0) / elapsed;
+        (self.measured, self.own_cpu_s) = (now, own_cpu_s);
+        let mut changes = Vec::new();
+        for (group, target) in &mut self.targets {
+            let runs = self.kernel.lock().unwrap_or_else(PoisonError::into_inner).runs(*group);
+            target.cost = share(self.price, target.runs, runs, elapsed);
+            target.runs = runs;
+            if let Some(level) = target.budget.measured(target.cost, now) {
+                changes.push((*group, level, "its budget"));
+            }
+        }
+        let all: f64 = own_share + self.targets.values().map(|target| target.cost).sum::<f64>();
+        let why = [
+            (all > self.limits.node, "the node's budget"),
+            (own_share > self.limits.own_cpu, "the agent's limit of CPU time"),
+            (own_bytes > self.limits.own_memory, "the agent's limit of memory"),
+        ];
+        let why = why.into_iter().find_map(|(is_beyond, why)| is_beyond.then_some(why));
+        let dearest = self.targets.iter_mut().filter(|(_, target)| target.level != Level::Off);
+        let dearest = dearest.max_by(|(_, one), (_, other)| one.cost.total_cmp(&other.cost));
+        if let (Some(why), Some((group, target)), true) = (why, dearest, changes.is_empty()) {
+            changes.push((*group, target.budget.give_up(now), why));
+        }
+        for (group, level, why) in changes {
+            self.go_to(group, level, why, send);
+        }
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn status(&self, router: &Mutex<Router>) -> Status {
+        let router = router.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests: BTreeMap<u8, u64> =
+            router.sessions().map(|(group, session)| (group, session.requests.total)).collect();
+        let target = |(group, target): (&u8, &Target)| {
+            let attacher = &target.control.attacher;
+            let processes: Vec<u32> = attacher.pids().collect();
+            TargetStatus {
+                pid: target.found.root,
+                name: target.found.name.clone().unwrap_or_else(|| target.control.server.to_owned()),
+                server: target.control.server,
+                why: target.found.why.clone(),
+                level: target.level,
+                gpu_processes: processes.iter().filter(|pid| attacher.has_gpu(**pid)).count(),
+                processes,
+                cost: target.cost,
+                requests: requests.get(group).copied().unwrap_or(0),
+                observed_s: target.since.elapsed().as_secs(),
+            }
+        };
+        let passed = |passed: &Passed| PassedStatus {
+            pid: passed.pid,
+            comm: passed.comm.clone(),
+            why: passed.why.clone(),
+        };
+        Status {
+            off: self.off.clone(),
+            targets: self.targets.iter().map(target).collect(),
+            passed: self.passed.iter().map(passed).collect(),
+            not_ready: None,
+        }
+    }
+
+    /// All processes that are observed.
+    #[must_use]
+    pub fn pids(&self) -> BTreeSet<u32> {
+        self.targets.values().flat_map(|target| target.control.attacher.pids()).collect()
+    }
+
+    /// What is probed.
+    pub fn coverage(&self) -> impl Iterator<Item = &Coverage> {
+        self.targets.values().flat_map(|target| target.control.attacher.coverage())
+    }
+
+    /// What each target is slowed down by, as a share of one core, under the resource of its topmost process.
+    pub fn costs(&self) -> impl Iterator<Item = (&Arc<Resource>, f64)> {
+        self.targets.values().map(|target| (&target.resource, target.cost))
+    }
+
+    /// All processes that are observed, with their target's group.
+    pub fn processes(&self) -> impl Iterator<Item = (u8, u32)> {
+        self.targets
+            .iter()
+            .flat_map(|(group, target)| target.control.attacher.pids().map(|pid| (*group, pid)))
+    }
+
+    /// Targets and how much of each is observed.
+    pub fn levels(&self) -> impl Iterator<Item = Level> {
+        self.targets.values().map(|target| target.level)
+    }
+
+    fn begin(&mut self, found: Found, send: &mut dyn FnMut(Message)) {
+        let taken =
+            |group: &u8| self.targets.contains_key(group) || self.leaving.iter().any(|(_, of)| of == group);
+        let Some(group) = (0..=u8::MAX).find(|group| !taken(group)) else { return };
+        let attacher = Attacher::sharing(&self.kernel, group);
+        let mut given = self.manner.given.clone();
+        given.extend(found.name.iter().map(|name| ("service.name".to_owned(), name.clone())));
+        given.extend(found.attributes.iter().cloned());
+        let mut control = Control::new(found.root, attacher, given).within(Arc::clone(&self.around));
+        let root: Arc<Resource> = control.resource(found.root);
+        self.seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+        let session = Session::new(
+            Arc::clone(&self.registry),
+            Arc::clone(&root),
+            self.seed,
+            clock::unix_ns(),
+            clock::unix_offset_ns(),
+        );
+        let session = session.with_traces(self.manner.traces).with_compat(self.manner.compat).beside_others();
+        send(Message::Begin(group, Box::new(session)));
+        let start = Instant::now();
+        let attached = self.attach(group, &mut control, send);
+        tracing::info!(
+            pid = found.root,
+            server = control.server,
+            why = found.why,
+            took_ms = start.elapsed().as_millis() as u64,
+            "target begins"
+        );
+        if let Err(error) = attached {
+            tracing::warn!(pid = found.root, error = %crate::chain(&error), "a target could not be attached to");
+        }
+        let best = match self.manner.detail {
+            Detail::Events => Level::Events,
+            Detail::Aggregate => Level::Aggregate,
+        };
+        let budget = Budget::new(self.limits.target, best, self.limits.canary, start);
+        let runs = self.kernel().runs(group);
+        let target =
+            Target { found, resource: root, control, budget, level: best, runs, cost: 0.0, since: start };
+        self.targets.insert(group, target);
+    }
+
+    fn attach(
+        &self,
+        group: u8,
+        control: &mut Control,
+        send: &mut dyn FnMut(Message),
+    ) -> Result<(), KernelError> {
+        let learn = &mut |input| send(Message::Of(group, input));
+        control.set_detail(self.manner.detail, learn)?;
+        control.attach_tree(learn)
+    }
+
+    fn let_go(&mut self, groups: &[u8], send: &mut dyn FnMut(Message)) {
+        self.count(send);
+        for group in groups {
+            let Some(mut target) = self.targets.remove(group) else { continue };
+            let took = target.control.let_go_of_all(&mut |input| send(Message::Of(*group, input)));
+            tracing::info!(pid = target.found.root, took_ms = took.as_millis() as u64, "target ends");
+            self.leaving.push((Instant::now() + UNDER_WAY, *group));
+        }
+    }
+
+    /// Carries out what a budget decided.
+    fn go_to(&mut self, group: u8, level: Level, why: &str, send: &mut dyn FnMut(Message)) {
+        let Some(target) = self.targets.get_mut(&group) else { return };
+        let learn = &mut |input| send(Message::Of(group, input));
+        let from = std::mem::replace(&mut target.level, level);
+        if level > from {
+            self.stepped_down += 1;
+            tracing::warn!(pid = target.found.root, %from, to = %level, cost = target.cost, "stepped down by {why}");
+        } else {
+            tracing::info!(pid = target.found.root, %from, to = %level, "more is observed again");
+        }
+        let detail = if level == Level::Events { Detail::Events } else { Detail::Aggregate };
+        let control = &mut target.control;
+        if let Err(error) = control.set_level(detail, level <= Level::Aggregate, level != Level::Off, learn) {
+            tracing::warn!(pid = target.found.root, error = %crate::chain(&error), "a level could not be set");
+        }
+    }
+}
+
+/// What probes slow a target down by, as a share of one core.
+fn share(price: Price, before: [u64; 2], now: [u64; 2], elapsed_s: f64) -> f64 {
+    let [cheap, dear] = [0, 1].map(|kind: usize| {
+        let at = |runs: [u64; 2]| runs.get(kind).copied().unwrap_or(0);
+        at(now).saturating_sub(at(before)) as f64
+    });
+    let dear_ns = price.single_stepped_ns.unwrap_or(price.emulated_ns);
+    (cheap * (price.emulated_ns + PROGRAM_NS) + dear * (dear_ns + PROGRAM_NS)) / 1e9 / elapsed_s.max(1e-3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_reckoned_from_runs_and_the_price_of_probes() {
+        let price = Price { emulated_ns: 550.0, single_stepped_ns: Some(9550.0) };
+        let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
+        assert!(near(share(price, [5, 5], [300_005, 5], 1.0), 0.3));
+        assert!(near(share(price, [0, 0], [0, 1_000], 0.5), 0.02));
+        assert_eq!(share(price, [9, 9], [0, 0], 1.0), 0.0, "another target has the number now");
+    }
+}

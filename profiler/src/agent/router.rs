@@ -1,0 +1,224 @@
+//! What the correlating thread of an agent holds: a session for each target, and who belongs to which.
+//!
+//! In: [`Message`]s in order. Out: spans, [`Report`]s with the target that they are about, and sums over all targets, past
+//! ones included. Targets share nothing: what one of them makes of its events changes nothing for another. No I/O: time
+//! comes with each tick.
+
+use crate::account::CorrelateTerms;
+use crate::clock;
+use crate::correlate::Forgotten;
+use crate::decode::{Body, Change, Event};
+use crate::device::Reading;
+use crate::metric::{self, Registry};
+use crate::session::{Input, Report, Session};
+use crate::span::TraceCounts;
+use crate::span::model::{Resource, Span};
+use crate::summary;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Why events are told to nobody: their target has just been let go.
+const NO_TARGET: &str = "no_target";
+
+/// Processes that a target may be looked up for; one costs a few bytes, and those of past targets go with them.
+const MOST_PROCESSES: usize = 65_536;
+
+/// What reaches the correlating thread of an agent.
+#[derive(Debug)]
+pub enum Message {
+    /// Decoded events of any target.
+    Events(Vec<Event>),
+    /// What concerns one target.
+    Of(u8, Input),
+    /// A target begins; nothing of it comes before.
+    Begin(u8, Box<Session>),
+    /// A target ends; nothing of it comes behind.
+    End(u8),
+    /// Time passed: `CLOCK_MONOTONIC`, and what Unix time is ahead of it, nanoseconds.
+    Tick(u64, i64),
+    /// What devices said.
+    Devices(Box<Reading>),
+    /// Nothing more comes.
+    Finish,
+}
+
+/// Sums over targets.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// What became of events.
+    pub correlate: CorrelateTerms,
+    /// What tables had to forget.
+    pub forgotten: Forgotten,
+    /// What became of traces.
+    pub traces: TraceCounts,
+    /// Finished requests.
+    pub requests: u64,
+}
+
+/// All sessions, by target group.
+#[derive(Debug)]
+pub struct Router {
+    sessions: BTreeMap<u8, Session>,
+    owners: HashMap<u32, u8>,
+    past: Sums,
+    unowned: u64,
+    devices: metric::Devices,
+    /// Devices that have been told so far, and where processes stand on them: a target that begins has heard none of it.
+    known: Reading,
+    unix_offset_ns: i64,
+}
+
+impl Router {
+    /// Without a target. Metrics of devices are told under the machine of `own`.
+    #[must_use]
+    pub fn new(registry: &Arc<Registry>, own: &Resource) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            owners: HashMap::new(),
+            past: Sums::default(),
+            unowned: 0,
+            devices: metric::Devices::new(Arc::clone(registry), own),
+            known: Reading::default(),
+            unix_offset_ns: clock::unix_offset_ns(),
+        }
+    }
+
+    /// Takes a message; returns the spans that are finished with it, and calls `report` for what wants a look.
+    pub fn take(&mut self, message: Message, report: &mut dyn FnMut(u8, Report)) -> Vec<Span> {
+        match message {
+            Message::Events(events) => self.events(events, report),
+            Message::Of(group, input) => {
+                if let Input::Learnt(learnt, _) = &input {
+                    self.own(learnt.pid, group);
+                }
+                self.session(group, input, report)
+            }
+            Message::Begin(group, session) => {
+                self.sessions.insert(group, *session);
+                self.session(group, Input::Devices(Box::new(self.known.clone())), report)
+            }
+            Message::End(group) => self.end(group, report),
+            Message::Tick(now_ns, unix_offset_ns) => {
+                self.unix_offset_ns = unix_offset_ns;
+                self.each(report, || Input::Tick { now_ns, unix_offset_ns })
+            }
+            Message::Devices(reading) => {
+                let sessions = &self.sessions;
+                let resource = |pid| sessions.values().find_map(|session| session.resource(pid).cloned());
+                let now_ns = reading.time_ns.saturating_add_signed(self.unix_offset_ns);
+                self.devices.take(&reading, now_ns, resource);
+                self.known.devices.extend(reading.devices.iter().cloned());
+                self.known.places = reading.places.clone().or(self.known.places.take());
+                self.known.time_ns = reading.time_ns;
+                self.each(report, || Input::Devices(reading.clone()))
+            }
+            Message::Finish => {
+                let groups: Vec<u8> = self.sessions.keys().copied().collect();
+                groups.into_iter().flat_map(|group| self.end(group, report)).collect()
+            }
+        }
+    }
+
+    /// The session of a target, while there is one.
+    pub fn session_mut(&mut self, group: u8) -> Option<&mut Session> {
+        self.sessions.get_mut(&group)
+    }
+
+    /// All sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = (u8, &Session)> {
+        self.sessions.iter().map(|(group, session)| (*group, session))
+    }
+
+    /// As all targets stand, with what past ones came to.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        let mut sums = self.past.clone();
+        self.sessions.values().for_each(|session| sums.add(session));
+        sums.correlate.ignored.insert(NO_TARGET, self.unowned);
+        sums.correlate.decoded += self.unowned;
+        sums
+    }
+
+    /// Events go to their targets in runs, as they came.
+    fn events(&mut self, events: Vec<Event>, report: &mut dyn FnMut(u8, Report)) -> Vec<Span> {
+        let mut spans = Vec::new();
+        let mut run: (Option<u8>, Vec<Event>) = (None, Vec::new());
+        for event in events {
+            let owner = self.owners.get(&event.pid).copied();
+            if let (Some(group), Body::Process(Change::Forked { task })) = (owner, &event.body) {
+                self.own(*task, group);
+            }
+            if owner != run.0 {
+                spans.extend(self.run(std::mem::replace(&mut run, (owner, Vec::new())), report));
+            }
+            run.1.push(event);
+        }
+        spans.extend(self.run(run, report));
+        spans
+    }
+
+    fn run(
+        &mut self,
+        (owner, events): (Option<u8>, Vec<Event>),
+        report: &mut dyn FnMut(u8, Report),
+    ) -> Vec<Span> {
+        match owner.filter(|group| self.sessions.contains_key(group)) {
+            Some(group) if !events.is_empty() => self.session(group, Input::Events(events), report),
+            Some(_) => Vec::new(),
+            None => {
+                self.unowned += events.len() as u64;
+                Vec::new()
+            }
+        }
+    }
+
+    fn own(&mut self, pid: u32, group: u8) {
+        if self.owners.len() < MOST_PROCESSES || self.owners.contains_key(&pid) {
+            self.owners.insert(pid, group);
+        }
+    }
+
+    fn session(&mut self, group: u8, input: Input, report: &mut dyn FnMut(u8, Report)) -> Vec<Span> {
+        let Some(session) = self.sessions.get_mut(&group) else { return Vec::new() };
+        session.take(input, &mut |told| report(group, told))
+    }
+
+    fn each(&mut self, report: &mut dyn FnMut(u8, Report), input: impl Fn() -> Input) -> Vec<Span> {
+        let take =
+            |(group, session): (&u8, &mut Session)| session.take(input(), &mut |told| report(*group, told));
+        self.sessions.iter_mut().flat_map(take).collect()
+    }
+
+    fn end(&mut self, group: u8, report: &mut dyn FnMut(u8, Report)) -> Vec<Span> {
+        let spans = self.session(group, Input::Finish, report);
+        if let Some(mut session) = self.sessions.remove(&group) {
+            self.past.add(&session);
+            session.retire();
+        }
+        let devices = &mut self.devices;
+        self.owners.retain(|pid, owner| {
+            let stays = *owner != group;
+            if !stays {
+                devices.forget(*pid);
+            }
+            stays
+        });
+        spans
+    }
+}
+
+impl Sums {
+    fn add(&mut self, session: &Session) {
+        let CorrelateTerms { decoded, joined, pending, expired, ignored } = summary::correlated(session);
+        let sum = &mut self.correlate;
+        sum.decoded += decoded;
+        sum.joined += joined;
+        sum.pending += pending;
+        for (sums, terms) in [(&mut sum.expired, expired), (&mut sum.ignored, ignored)] {
+            terms.into_iter().for_each(|(reason, count)| *sums.entry(reason).or_default() += count);
+        }
+        self.forgotten.add(&session.engine.forgotten());
+        self.traces.add(&session.traces());
+        self.requests += session.requests.total;
+    }
+}
