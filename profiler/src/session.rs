@@ -150,6 +150,16 @@ impl Session {
         self
     }
 
+    /// More is known of a process now, such as the name of its pod: everything of it goes on under the new resource.
+    pub fn rename(&mut self, pid: u32, resource: Arc<Resource>) {
+        let Some(known) = self.resources.get_mut(&pid) else { return };
+        let known = std::mem::replace(known, Arc::clone(&resource));
+        self.registry.rename(&known, &resource);
+        if known == self.root {
+            self.root = resource;
+        }
+    }
+
     /// Metrics of all its processes are told once more, and then no longer.
     pub fn retire(&mut self) {
         for resource in self.resources.values().chain([&self.root]) {

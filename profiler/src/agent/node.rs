@@ -192,6 +192,25 @@ impl Node {
         }
     }
 
+    /// More may be known of the places where processes run: whose resource is another now is told.
+    pub fn rename(&mut self, router: &Mutex<Router>, send: &mut dyn FnMut(Message)) {
+        for (group, target) in &mut self.targets {
+            for pid in target.control.attacher.pids().collect::<Vec<_>>() {
+                let resource = target.control.resource(pid);
+                let known = {
+                    let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+                    router.session_mut(*group).and_then(|session| session.resource(pid).cloned())
+                };
+                if known.is_some_and(|known| known != resource) {
+                    send(Message::Renamed(*group, pid, Arc::clone(&resource)));
+                }
+                if pid == target.found.root {
+                    target.resource = resource;
+                }
+            }
+        }
+    }
+
     /// Names kernels, looks at what correlation asked for, lets go of processes that are gone.
     pub fn sweep(&mut self, router: &Mutex<Router>, send: &mut dyn FnMut(Message)) {
         let mut over = Vec::new();

@@ -34,6 +34,8 @@ pub enum Message {
     Begin(u8, Box<Session>),
     /// A target ends; nothing of it comes behind.
     End(u8),
+    /// More is known of a process: its resource from now on.
+    Renamed(u8, u32, Arc<Resource>),
     /// Time passed: `CLOCK_MONOTONIC`, and what Unix time is ahead of it, nanoseconds.
     Tick(u64, i64),
     /// What devices said.
@@ -98,6 +100,12 @@ impl Router {
                 self.session(group, Input::Devices(Box::new(self.known.clone())), report)
             }
             Message::End(group) => self.end(group, report),
+            Message::Renamed(group, pid, resource) => {
+                if let Some(session) = self.sessions.get_mut(&group) {
+                    session.rename(pid, resource);
+                }
+                Vec::new()
+            }
             Message::Tick(now_ns, unix_offset_ns) => {
                 self.unix_offset_ns = unix_offset_ns;
                 self.each(report, || Input::Tick { now_ns, unix_offset_ns })

@@ -48,7 +48,7 @@ impl Registry {
         let mut targets = lock(&self.targets);
         let same = |target: &&Target| {
             !target.0.retired.load(Relaxed)
-                && (Arc::ptr_eq(&target.0.resource, resource) || target.0.resource == *resource)
+                && target.is_of(resource)
         };
         if let Some(target) = targets.iter().find(same) {
             return target.clone();
@@ -56,6 +56,14 @@ impl Registry {
         let target = Target::new(Arc::clone(resource), now_ns, self.readers.exponential);
         targets.push(target.clone());
         target
+    }
+
+    /// More is known of a resource now: its metrics go on under the new one.
+    pub fn rename(&self, known: &Arc<Resource>, resource: &Arc<Resource>) {
+        let targets = lock(&self.targets);
+        for target in targets.iter().filter(|target| target.is_of(known)) {
+            *lock(&target.0.resource) = Arc::clone(resource);
+        }
     }
 
     /// What every metric says at `now_ns` (Unix time). Retired targets are in it for the last time. A histogram's
@@ -106,7 +114,7 @@ pub struct Target(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    resource: Arc<Resource>,
+    resource: Mutex<Arc<Resource>>,
     start_ns: u64,
     exponential: bool,
     retired: AtomicBool,
@@ -129,7 +137,7 @@ struct Family {
 impl Target {
     fn new(resource: Arc<Resource>, start_ns: u64, exponential: bool) -> Self {
         Self(Arc::new(State {
-            resource,
+            resource: Mutex::new(resource),
             start_ns,
             exponential,
             retired: AtomicBool::new(false),
@@ -139,8 +147,13 @@ impl Target {
     }
 
     /// Whose metrics these are.
-    pub fn resource(&self) -> &Arc<Resource> {
-        &self.0.resource
+    pub fn resource(&self) -> Arc<Resource> {
+        Arc::clone(&lock(&self.0.resource))
+    }
+
+    fn is_of(&self, resource: &Arc<Resource>) -> bool {
+        let own = lock(&self.0.resource);
+        Arc::ptr_eq(&own, resource) || *own == *resource
     }
 
     /// The metric with these attributes, looked up once, for those who record often.
@@ -200,7 +213,7 @@ impl Target {
         let metrics = families.values().map(|family| family.read(reading));
         let metrics = metrics.filter(|metric| !metric.points.is_empty());
         TargetMetrics {
-            resource: Arc::clone(&self.0.resource),
+            resource: self.resource(),
             start_ns: self.0.start_ns,
             metrics: metrics.collect(),
         }

@@ -3,6 +3,7 @@
 //!
 //! Absent: the comparisons. They are the tests.
 
+pub mod agent;
 pub mod calls;
 pub mod code;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod stage;
 pub mod summary;
 pub mod wait;
 
+pub use agent::Agent;
 pub use calls::Calls;
 pub use metrics::Metrics;
 pub use observation::{Observation, Report};

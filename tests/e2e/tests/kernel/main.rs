@@ -4,6 +4,7 @@
 //! Absent: real servers (`servers/`), a real collector (`collector.rs`), real GPUs (`cargo xtask gpu`).
 
 #[cfg(test)]
+mod agent;
 mod attach;
 #[cfg(test)]
 mod bad_input;

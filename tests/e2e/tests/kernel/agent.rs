@@ -1,0 +1,182 @@
+//! `gpuspan agent`: servers that come and go are found, observed within a budget, and let go of when somebody says so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use e2e::{Agent, Calls, Stage, calls, code, or_skip, wait};
+use simgpu::Runtime;
+use tempfile::TempDir;
+use workload::options::Runtime as Served;
+use workload::{ClientOptions, ClientRecord, ServerOptions, load};
+
+use crate::checks::{client, options};
+
+/// From the moment when a process is a server.
+const FOUND: Duration = Duration::from_secs(2);
+
+fn is_there(target: Option<&serde_json::Value>) -> bool {
+    target.is_some_and(|target| target["processes"].as_array().is_some_and(|all| !all.is_empty()))
+}
+
+#[test]
+fn servers_are_found_as_they_come_and_go() {
+    or_skip!();
+    let agent = Agent::start("budget: { target: 400%, node: 800% }\n").unwrap();
+    assert_eq!(agent.page("/healthz").unwrap(), (200, "ok\n".to_owned()));
+    // Maps the runtime and waits: no server.
+    let log = TempDir::new().unwrap();
+    let arguments = ["--wait-stdin", "--times", "1", "--api", "cudaLaunchKernel"];
+    let idle = Calls::start(calls::command(Runtime::Cuda12, log.path()), &arguments).unwrap();
+    let idle_pid = idle.waits_before("start").unwrap();
+
+    let stages = [Served::Cuda12, Served::Cuda13]
+        .map(|runtime| Stage::start(&ServerOptions { runtime, ..options() }).unwrap());
+    let came = Instant::now();
+    for stage in &stages {
+        agent.wait_for(FOUND, stage.server.pid(), is_there).unwrap();
+    }
+    println!("two servers found in {:?}", came.elapsed());
+    assert_eq!(agent.page("/readyz").unwrap(), (200, "ready\n".to_owned()));
+    let records: Vec<Vec<ClientRecord>> = std::thread::scope(|scope| {
+        let loads = stages.each_ref().map(|stage| {
+            scope.spawn(|| load(&ClientOptions { url: stage.server.url(), ..client(4, 24) }).unwrap())
+        });
+        loads.into_iter().map(|load| load.join().unwrap()).collect()
+    });
+    for stage in &stages {
+        let pid = stage.server.pid();
+        agent
+            .wait_for(wait::PATIENCE, pid, |target| target.is_some_and(|target| target["requests"] == 24))
+            .unwrap();
+        let target = agent.target(pid).unwrap().unwrap();
+        assert_eq!((&target["level"], &target["gpu_processes"]), (&"events".into(), &1.into()), "{target}");
+    }
+    let told = agent.targets().unwrap();
+    assert_eq!(agent.target(idle_pid).unwrap(), None);
+    let passed = told["passed"].as_array().unwrap().iter().find(|passed| passed["pid"] == idle_pid);
+    assert!(passed.is_some(), "it is passed over, and that is said: {told}");
+    assert_eq!(code::changed_bytes(idle_pid).unwrap(), 0);
+
+    let [first, second] = stages;
+    let first_pid = first.server.pid();
+    drop(first);
+    agent.wait_for(FOUND, first_pid, |target| target.is_none()).unwrap();
+    assert!(is_there(agent.target(second.server.pid()).unwrap().as_ref()), "others stay");
+    // What the metrics say of both, past and present.
+    let metrics = agent.page("/metrics").unwrap().1;
+    assert!(metrics.contains("gpuspan_agent_targets{gpuspan_detail_level=\"events\""), "{metrics}");
+    let spans = agent.stop().unwrap();
+    assert_eq!(code::changed_bytes(second.server.pid()).unwrap(), 0, "nothing is left attached");
+    let ids: BTreeSet<_> = spans
+        .iter()
+        .filter(|span| span.is_server() && span.text("gpuspan.outcome") == Some("completed"))
+        .filter_map(|span| span.text("gen_ai.response.id"))
+        .collect();
+    let asked: BTreeSet<_> = records.iter().flatten().filter_map(|record| record.id.as_deref()).collect();
+    assert_eq!(asked.len(), 48);
+    assert_eq!(ids, asked, "every request of both, once");
+    idle.end().unwrap_or_default();
+}
+
+#[test]
+fn a_target_that_costs_too_much_is_observed_less() {
+    or_skip!();
+    let log = TempDir::new().unwrap();
+    let arguments = ["--wait-stdin", "--threads", "1", "--times", "6000000", "--api", "cudaLaunchKernel"];
+    let mut program = Calls::start(calls::command(Runtime::Cuda12, log.path()), &arguments).unwrap();
+    let pid = program.waits_before("start").unwrap();
+    let rules = "discover:\n  rules:\n    - match: { command: '*--api cudaLaunchKernel*' }\n      action: include\n      name: launcher\n";
+    let agent = Agent::start(&format!("budget: {{ target: 3% }}\n{rules}")).unwrap();
+    agent.wait_for(wait::PATIENCE, pid, is_there).unwrap();
+    assert_eq!(agent.target(pid).unwrap().unwrap()["name"], "launcher");
+    // It launches as fast as it can from here on.
+    program.go_on().unwrap();
+    let start = Instant::now();
+    // Counting costs a probe a launch, too: it ends where no GPU library is probed.
+    let without_gpu = |target: Option<&serde_json::Value>| {
+        target.is_some_and(|target| target["level"] == "requests" || target["level"] == "off")
+    };
+    agent.wait_for(Duration::from_secs(3), pid, without_gpu).unwrap();
+    println!("stepped down to requests in {:?}", start.elapsed());
+    wait::within(Duration::from_secs(2), "a cheap target", || {
+        let target = agent.target(pid)?;
+        Ok(target.and_then(|target| target["cost"].as_f64()).is_some_and(|cost| cost < 0.03).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(code::changed_bytes(pid).unwrap(), 0, "no GPU library is probed");
+    let log = agent.log();
+    assert!(log.contains("stepped down by its budget"), "{log}");
+    drop(program);
+    agent.stop().unwrap();
+}
+
+#[test]
+fn whoever_says_so_switches_it_off() {
+    or_skip!();
+    let stage = Stage::start(&options()).unwrap();
+    let pid = stage.server.pid();
+    let folder = Arc::new(TempDir::new().unwrap());
+    let yaml = "budget: { target: 400%, node: 800%, off_file: OFF_FILE }\n";
+    let agent = Agent::start_in(&folder, "old", yaml).unwrap();
+    agent.wait_for(FOUND, pid, is_there).unwrap();
+    code::wait_until_probed(pid, 1).unwrap();
+    let clean = |limit| {
+        wait::within(limit, "original bytes", || Ok((code::changed_bytes(pid)? == 0).then_some(()))).unwrap();
+    };
+
+    std::fs::write(agent.off_file(), "").unwrap();
+    let start = Instant::now();
+    clean(Duration::from_secs(1));
+    println!("the file let go of it in {:?}", start.elapsed());
+    wait::until("the reason", || Ok(agent.targets()?["off"].is_string().then_some(()))).unwrap();
+    std::fs::remove_file(agent.off_file()).unwrap();
+    code::wait_until_probed(pid, 1).unwrap();
+
+    agent.signal(libc::SIGUSR2).unwrap();
+    clean(Duration::from_secs(1));
+    agent.signal(libc::SIGUSR2).unwrap();
+    code::wait_until_probed(pid, 1).unwrap();
+
+    // A newer one takes over, and the older comes back when that is gone.
+    let newer = Agent::start_in(&folder, "new", yaml).unwrap();
+    newer.wait_for(FOUND, pid, is_there).unwrap();
+    agent.wait_for(FOUND, pid, |target| target.is_none()).unwrap();
+    assert!(agent.targets().unwrap()["off"].as_str().unwrap().contains("newer agent"));
+    newer.stop().unwrap();
+    agent.wait_for(FOUND, pid, is_there).unwrap();
+    let records = load(&ClientOptions { url: stage.server.url(), ..client(2, 8) }).unwrap();
+    assert!(records.iter().all(ClientRecord::is_ok));
+    agent.stop().unwrap();
+    clean(Duration::from_secs(1));
+}
+
+#[test]
+fn a_changed_configuration_is_taken_without_losing_a_target() {
+    or_skip!();
+    let stage = Stage::start(&options()).unwrap();
+    let pid = stage.server.pid();
+    let agent = Agent::start("budget: { target: 400%, node: 800% }\n").unwrap();
+    agent.wait_for(FOUND, pid, is_there).unwrap();
+    load(&ClientOptions { url: stage.server.url(), ..client(2, 8) }).unwrap();
+    let whole = std::fs::read_to_string(agent.config()).unwrap();
+    let replace = |text: &str| {
+        std::fs::write(agent.config(), text).unwrap();
+        agent.signal(libc::SIGHUP).unwrap();
+    };
+    // One that is wrong changes nothing.
+    replace("budget: { traget: 3% }\n");
+    wait::until("the complaint", || Ok(agent.log().contains("traget").then_some(()))).unwrap();
+    assert!(is_there(agent.target(pid).unwrap().as_ref()));
+    // The same with another limit: the target stays, with what it has counted.
+    replace(&whole.replace("800%", "900%"));
+    wait::until("the change", || Ok(agent.log().contains("budget.node").then_some(()))).unwrap();
+    agent
+        .wait_for(wait::PATIENCE, pid, |target| target.is_some_and(|target| target["requests"] == 8))
+        .unwrap();
+    // A rule that excludes it.
+    replace(&format!("{whole}discover:\n  rules:\n    - match: {{ command: '*' }}\n      action: exclude\n"));
+    agent.wait_for(wait::PATIENCE, pid, |target| target.is_none()).unwrap();
+    assert_eq!(code::changed_bytes(pid).unwrap(), 0);
+    agent.stop().unwrap();
+}
