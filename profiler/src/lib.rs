@@ -22,6 +22,7 @@ pub mod discover;
 pub mod export;
 pub mod h2;
 pub mod http;
+pub mod kubernetes;
 pub mod metric;
 pub mod place;
 pub mod probe;

@@ -196,6 +196,6 @@ fn join(mut all: Claim, one: Claim) -> Claim {
 }
 
 /// A number in 0..1; the standard library seeds its hashers at random.
-fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     f64::from((RandomState::new().build_hasher().finish() >> 32) as u32) / f64::from(u32::MAX)
 }

@@ -28,6 +28,7 @@ use inbox::Inbox;
 
 use crate::metric::Registry;
 
+pub(crate) use deliver::random;
 pub use file::FileError;
 pub use ledger::{Account, Destination, Ledger, Reason, Tally};
 pub use queue::{Batch, Receiver, Sender, queue};

@@ -89,7 +89,7 @@ impl Registry {
         let targets = lock(&self.targets).clone();
         let kept = targets.iter().enumerate().filter(|(index, target)| {
             let newer = targets.get(index + 1..).unwrap_or_default();
-            self.is_kept(target, now_ns) && !newer.iter().any(|other| other.0.resource == target.0.resource)
+            self.is_kept(target, now_ns) && !newer.iter().any(|other| other.is_of(&target.resource()))
         });
         let kept: Vec<Target> = kept.map(|(_, target)| target.clone()).collect();
         Snapshot::of(&kept, Reading::Scrape, now_ns)
