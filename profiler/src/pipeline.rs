@@ -75,6 +75,9 @@ pub enum RunError {
     /// An exporter could not be set up.
     #[error(transparent)]
     Export(#[from] export::OpenError),
+    /// Pods cannot be asked for.
+    #[error(transparent)]
+    Pods(#[from] crate::kubernetes::StartError),
     /// A recording could not be made.
     #[error(transparent)]
     Record(#[from] RecordError),

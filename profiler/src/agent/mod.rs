@@ -13,9 +13,11 @@ mod node;
 mod off;
 mod router;
 mod status;
+mod whereabouts;
 
 pub use budget::{Budget, Level};
 pub use node::{Limits, Manner, Node};
 pub use off::Off;
 pub use router::{Message, Router, Sums};
 pub use status::{PassedStatus, Report, Status, TargetStatus};
+pub use whereabouts::Whereabouts;

@@ -7,6 +7,7 @@
 use super::budget::{Budget, Level};
 use super::router::{Message, Router};
 use super::status::{PassedStatus, Report as Status, TargetStatus};
+use crate::account::Own;
 use crate::attach::{Attacher, Coverage, Detail, Kernel, KernelError, Price};
 use crate::clock;
 use crate::control::{Around, Control};
@@ -22,6 +23,9 @@ use std::time::{Duration, Instant};
 pub const MEASURE: Duration = Duration::from_millis(500);
 /// How long records of a target that was let go may still be under way: some looks at the ring.
 const UNDER_WAY: Duration = Duration::from_millis(200);
+/// Measurements in a row beyond a limit of the node after which less is observed: attaching takes a second of CPU time, and
+/// is no load.
+const BELIEVED: u32 = 6;
 /// What the programs add to an empty probe, nanoseconds (docs/overhead.md).
 const PROGRAM_NS: f64 = 450.0;
 
@@ -80,6 +84,8 @@ pub struct Node {
     passed: Vec<Passed>,
     measured: Instant,
     own_cpu_s: f64,
+    /// Measurements in a row in which the node or the agent itself was beyond its limits.
+    beyond: u32,
     /// Times that a target was stepped down.
     pub stepped_down: u64,
     /// Why nothing is observed.
@@ -109,7 +115,8 @@ impl Node {
             leaving: Vec::new(),
             passed: Vec::new(),
             measured: Instant::now(),
-            own_cpu_s: 0.0,
+            own_cpu_s: Own::usage().cpu_s,
+            beyond: 0,
             stepped_down: 0,
             off: None,
         }
@@ -272,9 +279,12 @@ impl Node {
             (own_bytes > self.limits.own_memory, "the agent's limit of memory"),
         ];
         let why = why.into_iter().find_map(|(is_beyond, why)| is_beyond.then_some(why));
+        self.beyond = why.map_or(0, |_| self.beyond + 1);
+        let why = why.filter(|_| self.beyond >= BELIEVED);
         let dearest = self.targets.iter_mut().filter(|(_, target)| target.level != Level::Off);
         let dearest = dearest.max_by(|(_, one), (_, other)| one.cost.total_cmp(&other.cost));
         if let (Some(why), Some((group, target)), true) = (why, dearest, changes.is_empty()) {
+            self.beyond = 0;
             changes.push((*group, target.budget.give_up(now), why));
         }
         for (group, level, why) in changes {
@@ -311,6 +321,7 @@ impl Node {
         };
         Status {
             off: self.off.clone(),
+            kubernetes: None,
             targets: self.targets.iter().map(target).collect(),
             passed: self.passed.iter().map(passed).collect(),
             not_ready: None,

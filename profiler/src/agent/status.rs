@@ -3,6 +3,7 @@
 
 use super::budget::Level;
 use crate::export::{Page, Pages};
+use crate::kubernetes;
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,6 +55,9 @@ pub struct Report {
     pub off: Option<String>,
     /// What is observed.
     pub targets: Vec<TargetStatus>,
+    /// How asking for pods goes, where they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<kubernetes::Status>,
     /// What was looked at and is not.
     pub passed: Vec<PassedStatus>,
     /// Why the agent is not ready.

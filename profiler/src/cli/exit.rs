@@ -34,7 +34,7 @@ fn number(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<RunError>() {
         Some(RunError::Target(_) | RunError::Kernel(_)) => UNABLE,
-        Some(RunError::Export(_)) => USAGE,
+        Some(RunError::Export(_) | RunError::Pods(_)) => USAGE,
         _ => 1,
     }
 }

@@ -11,6 +11,7 @@ mod signals;
 mod traces;
 
 use clap::Parser as _;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 /// Parses the command line and runs what it asks for.
@@ -29,7 +30,8 @@ pub fn main() -> ExitCode {
     exit::code(result)
 }
 
-/// Log lines go to standard error; `GPUSPAN_LOG` takes the filters of `tracing-subscriber`.
+/// Log lines go to standard error; `GPUSPAN_LOG` takes the filters of `tracing-subscriber`, and with
+/// `GPUSPAN_LOG_FORMAT=json` each is a JSON object.
 fn start_log(verbose: u8) {
     let default = match verbose {
         0 => "warn",
@@ -40,5 +42,11 @@ fn start_log(verbose: u8) {
     let filter = std::env::var("GPUSPAN_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if std::env::var("GPUSPAN_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(std::io::stderr().is_terminal()).init();
+    }
 }

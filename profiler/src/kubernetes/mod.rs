@@ -44,7 +44,7 @@ pub enum StartError {
 }
 
 /// How it goes, for `/readyz` and `/metrics`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Status {
     /// A whole list has been taken in since the start.
     pub synced: bool,

@@ -46,10 +46,7 @@ impl Registry {
     /// The metrics of `resource`, whose sums count from `now_ns` (Unix time) if it is new.
     pub fn target(&self, resource: &Arc<Resource>, now_ns: u64) -> Target {
         let mut targets = lock(&self.targets);
-        let same = |target: &&Target| {
-            !target.0.retired.load(Relaxed)
-                && target.is_of(resource)
-        };
+        let same = |target: &&Target| !target.0.retired.load(Relaxed) && target.is_of(resource);
         if let Some(target) = targets.iter().find(same) {
             return target.clone();
         }
@@ -212,11 +209,7 @@ impl Target {
         let families = lock(&self.0.families);
         let metrics = families.values().map(|family| family.read(reading));
         let metrics = metrics.filter(|metric| !metric.points.is_empty());
-        TargetMetrics {
-            resource: self.resource(),
-            start_ns: self.0.start_ns,
-            metrics: metrics.collect(),
-        }
+        TargetMetrics { resource: self.resource(), start_ns: self.0.start_ns, metrics: metrics.collect() }
     }
 }
 

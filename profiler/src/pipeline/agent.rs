@@ -11,17 +11,15 @@ use super::device_thread::DeviceThread;
 use super::export_thread::ExportThread;
 use super::{Every, RunError, SWEEP, TICK, join, levels, seed, spawn};
 use crate::agent::config::{Config, Effect, Resolved, changes};
-use crate::agent::{Level, Limits, Manner, Message, Node, Off, Router, Status};
+use crate::agent::{Level, Limits, Manner, Message, Node, Off, Report, Router, Status, Whereabouts};
 use crate::attach::{Kernel, KernelError, Price, measure_price};
 use crate::clock;
-use crate::control::Around;
 use crate::device::{Running, Targets};
-use crate::discover::{Discovery, PlaceFacts};
+use crate::discover::Discovery;
 use crate::export::{self, Batch, Ledger};
 use crate::metric::{self, Registry, catalog};
-use crate::place;
 use crate::receive::{self, Received};
-use crate::session::Report;
+use crate::session;
 use crate::span::model::Resource;
 use crate::summary;
 use crate::target;
@@ -111,12 +109,19 @@ pub fn agent(
         }),
     };
     let running = Running::new(&resolved.devices);
-    let node = Node::new(&kernel, &registry, manner, around(), (limits(&config), price), seed());
+    let whereabouts = Whereabouts::new(&config.kubernetes)?;
+    let around = {
+        let whereabouts = whereabouts.clone();
+        Arc::new(move |pid| whereabouts.attributes(pid))
+    };
+    let node = Node::new(&kernel, &registry, manner, around, (limits(&config), price), seed());
     let mut agent = Agent {
         node,
         discovery: Discovery::new(resolved.rules, resolved.discover),
         off: Off::new(&config.budget.off_file),
         switched_off: false,
+        places: whereabouts.generation(),
+        whereabouts,
         ends: Ends {
             reports: &reports,
             missed: &missed,
@@ -151,7 +156,7 @@ pub fn agent(
 
 /// What the controlling thread shares with the others.
 struct Ends<'a> {
-    reports: &'a Receiver<(u8, Report)>,
+    reports: &'a Receiver<(u8, session::Report)>,
     missed: &'a AtomicBool,
     exporter: &'a ExportThread,
     registry: &'a Registry,
@@ -171,6 +176,9 @@ struct Agent<'a> {
     off: Off,
     /// By a signal.
     switched_off: bool,
+    whereabouts: Whereabouts,
+    /// What was known of places when processes were last told.
+    places: u64,
     ends: Ends<'a>,
     interval: Duration,
 }
@@ -237,6 +245,7 @@ impl Agent<'_> {
                 self.ends.snapshot(&self.node, clock::unix_ns());
             } else if refresh.is_due() {
                 self.ends.refresh(&self.node, clock::unix_ns());
+                self.tell();
             }
         }
     }
@@ -244,9 +253,14 @@ impl Agent<'_> {
     /// Looks for targets.
     fn discover(&mut self, send: &mut dyn FnMut(Message)) {
         let gpu_pids = self.ends.running.pids();
-        let facts = |pid| PlaceFacts::from(&place::of(pid));
+        let places = self.whereabouts.generation();
+        if std::mem::replace(&mut self.places, places) != places {
+            self.node.rename(self.ends.router, send);
+        }
+        let facts = |pid| self.whereabouts.facts(pid);
         let look = self.discovery.look(Instant::now(), &gpu_pids, &facts);
         self.node.follow(look, send);
+        self.tell();
     }
 
     /// Lets go of everything where somebody says so.
@@ -264,6 +278,13 @@ impl Agent<'_> {
         if self.node.off.is_some() {
             self.node.let_all_go(send);
         }
+        self.tell();
+    }
+
+    /// Brings the pages up to date.
+    fn tell(&self) {
+        let kubernetes = self.whereabouts.status();
+        self.ends.status.tell(Report { kubernetes, ..self.node.status(self.ends.router) });
     }
 
     /// Takes what can be changed without losing a target.
@@ -307,7 +328,6 @@ impl Ends<'_> {
         }
         self.processes(node, now_ns);
         self.ledger.report(&own);
-        self.status.tell(node.status(self.router));
     }
 
     fn processes(&self, node: &Node, now_ns: u64) {
@@ -331,7 +351,7 @@ fn lock(router: &Mutex<Router>) -> MutexGuard<'_, Router> {
 fn correlate(
     router: &Mutex<Router>,
     messages: &Receiver<Message>,
-    reports: &SyncSender<(u8, Report)>,
+    reports: &SyncSender<(u8, session::Report)>,
     missed: &AtomicBool,
     spans_to_export: &export::Sender,
 ) {
@@ -360,9 +380,4 @@ fn limits(config: &Config) -> Limits {
         own_cpu: config.limits.cpu.0,
         own_memory: config.limits.memory.0,
     }
-}
-
-/// Where processes run.
-fn around() -> Around {
-    Arc::new(|pid| place::of(pid).attributes())
 }
