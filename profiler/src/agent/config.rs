@@ -35,16 +35,28 @@ pub struct Config {
     /// There is neither TLS nor a password: whoever reaches it reads it. A change needs a restart.
     pub listen: Listen,
     /// Where telemetry goes. The OTEL_* variables say what is left out here.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Export>")]
     pub export: Export,
     /// Which processes are observed.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Discover>")]
     pub discover: Discover,
     /// What observing may cost.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Budget>")]
     pub budget: Budget,
     /// What the agent itself may use.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Limits>")]
     pub limits: Limits,
     /// Where the names of pods come from.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Kubernetes>")]
     pub kubernetes: Kubernetes,
     /// Which traces there are. A change needs a restart.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Traces>")]
     pub traces: Traces,
     /// How much is sent from the kernel to begin with: a record a call (`events`), or sums of launches and copies
     /// (`aggregate`), which cost less.
@@ -53,12 +65,16 @@ pub struct Config {
     /// each message or batch; `off` infers them from the outside.
     pub adapters: Word<Adapters>,
     /// How devices are read. A change needs a restart.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Devices>")]
     pub devices: Devices,
     /// Tell metrics under the names of another program, too, for the dashboards that it has; each costs a time series
     /// more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Word<Compat>>,
     /// The kernel side. A change needs a restart.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Kernel>")]
     pub kernel: Kernel,
 }
 
@@ -123,6 +139,8 @@ pub struct Discover {
     pub most_targets: usize,
     /// Which processes are observed and what they are called: the first rule that matches decides. Without one known
     /// servers are, and programs that use a GPU and listen.
+    #[serde(deserialize_with = "unit::or_default")]
+    #[schemars(with = "Option<Vec<Rule>>")]
     pub rules: Vec<Rule>,
 }
 

@@ -11,6 +11,8 @@ use crate::server::known;
 pub enum Kind {
     /// A model server.
     Server(&'static str),
+    /// gpuspan itself.
+    Own,
     /// Starts programs and belongs to none: a shell, a supervisor, a container's shim.
     Launcher,
     /// Uses or watches GPUs and serves no models; what it is.
@@ -18,6 +20,14 @@ pub enum Kind {
     /// Anything else: what it does has to tell.
     #[default]
     Other,
+}
+
+impl Kind {
+    /// It is no part of a server, and nothing above it is.
+    #[must_use]
+    pub fn is_outside(self) -> bool {
+        matches!(self, Self::Own | Self::Launcher | Self::Bystander(_))
+    }
 }
 
 /// By the names of executables, without what follows a `-` or a digit of a version.
@@ -76,7 +86,6 @@ const LAUNCHERS: &[&str] = &[
 
 /// Programs that use or watch GPUs, by executable.
 const BYSTANDERS: &[(&str, &str)] = &[
-    ("gpuspan", "gpuspan itself"),
     ("Xorg", "a display server"),
     ("Xwayland", "a display server"),
     ("amd-smi", "a monitor of GPUs"),
@@ -124,6 +133,9 @@ pub fn kind(comm: &str, executable: &str, command_line: &[String]) -> Kind {
     let find = |table: &[(&str, &'static str)], name: &str| {
         table.iter().find(|(known, _)| *known == name).map(|(_, what)| Kind::Bystander(what))
     };
+    if name == "gpuspan" {
+        return Kind::Own;
+    }
     if LAUNCHERS.contains(&name) || LAUNCHERS.contains(&program) || comm.starts_with("tmux") {
         return Kind::Launcher;
     }
@@ -200,6 +212,7 @@ mod tests {
             (python, "python3 -c import vllm", None),
             (python, "python3 -m sglang.launch_server --model m", Some("sglang")),
             (python, "python3 -m sglang.bench_serving", None),
+            (python, "python3 -m sglang_router.launch_server --dp-size 2", Some("sglang")),
             (python, "python3 /opt/bin/transformers serve", Some("transformers")),
             (python, "python3 /opt/bin/transformers download m", None),
             (python, "python3 /opt/bin/trtllm-serve m", Some("tensorrt-llm")),
@@ -227,8 +240,9 @@ mod tests {
         ] {
             assert_eq!(of(comm, executable, line), Kind::Launcher, "{line}");
         }
+        assert_eq!(of("gpuspan", "/usr/bin/gpuspan", "gpuspan agent"), Kind::Own);
         for (executable, line) in [
-            ("/usr/bin/gpuspan", "gpuspan agent"),
+            ("/usr/bin/nvidia-smi", "nvidia-smi dmon"),
             ("/usr/bin/dcgm-exporter", "dcgm-exporter -f x"),
             ("/usr/bin/python3", "python3 -m ipykernel_launcher -f k.json"),
         ] {

@@ -42,6 +42,8 @@ const LEFT_OVER: Duration = Duration::from_secs(5);
 const REVIEW: Duration = Duration::from_secs(10);
 /// The most that is told of what was passed over.
 const MOST_PASSED: usize = 256;
+/// Hints between two looks. Without one a process is seen all the same.
+const MOST_HINTS: usize = 4096;
 /// Targets that ended and are remembered.
 const MOST_ENDED: usize = 256;
 
@@ -117,7 +119,8 @@ struct Target {
     executable: String,
     /// Without the rules it would not be one.
     by_rule: bool,
-    reviewed: Instant,
+    /// When it was last held against the rules; none if those are others now.
+    reviewed: Option<Instant>,
 }
 
 impl Discovery {
@@ -145,7 +148,9 @@ impl Discovery {
 
     /// Something happened to this process: it is examined at the next look.
     pub fn hint(&mut self, pid: u32) {
-        self.hints.insert(pid);
+        if self.hints.len() < MOST_HINTS {
+            self.hints.insert(pid);
+        }
     }
 
     /// Other rules from the next look on. Targets that they exclude, and those that only the old ones included, go.
@@ -153,7 +158,7 @@ impl Discovery {
         self.rules = rules;
         self.settings = settings;
         self.table.iter_mut().for_each(|(_, process)| process.wanted = None);
-        self.targets.values_mut().for_each(|target| target.reviewed -= REVIEW);
+        self.targets.values_mut().for_each(|target| target.reviewed = None);
     }
 
     /// Programs and libraries that were examined so far.
@@ -220,10 +225,11 @@ impl Discovery {
     fn review(&mut self, now: Instant, facts: &dyn Fn(u32) -> PlaceFacts, passed: &mut Vec<Passed>) {
         let mut excluded = Vec::new();
         for (pid, target) in &mut self.targets {
-            if now.duration_since(target.reviewed) < REVIEW {
+            let is_due = |last| self.rules.ask_place() && now.duration_since(last) >= REVIEW;
+            if !target.reviewed.is_none_or(is_due) {
                 continue;
             }
-            target.reviewed = now;
+            target.reviewed = Some(now);
             let Some(process) = self.table.get(*pid) else { continue };
             match self.rules.of(subject(process), false, &|| facts(*pid)) {
                 Verdict::Rule(number, Rule { action: Action::Exclude, .. }, words) => {
@@ -341,7 +347,7 @@ impl Discovery {
         };
         found.named_by(rule.as_ref());
         let executable = process.program.executable.clone();
-        let target = Target { found, kind, executable, by_rule, reviewed: now };
+        let target = Target { found, kind, executable, by_rule, reviewed: Some(now) };
         self.admit(root, target, now)
     }
 
@@ -414,9 +420,11 @@ impl Found {
     }
 }
 
-/// Not part of any target, whatever it does, unless a rule names it.
+/// Not part of any target, whatever it does. Of those who watch GPUs a rule may name one; a shell has the names of what it
+/// starts in its own command line.
 fn is_outside(process: &Process) -> bool {
-    matches!(process.kind, Kind::Launcher | Kind::Bystander(_)) && process.wanted != Some(true)
+    let named = matches!(process.kind, Kind::Bystander(_)) && process.wanted == Some(true);
+    process.kind.is_outside() && !named
 }
 
 /// It could be a target, or part of one, by what is known of itself.

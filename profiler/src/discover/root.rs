@@ -85,7 +85,7 @@ fn listening_root(
         // A worker that a multiprocessing library made runs its parent's program.
         let same_program = parent.program.executable == child.program.executable;
         // The first process starts everything and serves nothing.
-        if above == 1 || !same_place || matches!(parent.kind, Kind::Launcher | Kind::Bystander(_)) {
+        if above == 1 || !same_place || parent.kind.is_outside() {
             break;
         }
         let theirs = table.listens(above, now, processes).to_vec();

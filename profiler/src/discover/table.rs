@@ -234,7 +234,7 @@ impl Process {
         self.gpu = processes.gpu(pid);
         self.kind = kind(&self.status.comm, &program.executable, &program.command_line);
         if pid == std::process::id() {
-            self.kind = Kind::Bystander("gpuspan itself");
+            self.kind = Kind::Own;
         }
         if program != self.program {
             self.wanted = None;

@@ -9,9 +9,9 @@ pub fn recognise(comm: &str, executable: &str, command_line: &[String]) -> &'sta
         |text: &str| command_line.iter().take(4).any(|argument| argument.rsplit('/').next() == Some(text));
     match () {
         () if comm.starts_with("VLLM::") || command("vllm") || argument("vllm.entrypoints") => "vllm",
-        () if comm.starts_with("sglang::") || argument("sglang.launch_server") || command("sglang") => {
-            "sglang"
-        }
+        // A router that starts its servers itself is the top of them.
+        () if comm.starts_with("sglang::") || argument("sglang_router.launch_server") => "sglang",
+        () if argument("sglang.launch_server") || command("sglang") => "sglang",
         () if name == "llama-server" => "llama.cpp",
         () if name == "ollama" => "ollama",
         () if command("transformers") && command("serve") => "transformers",

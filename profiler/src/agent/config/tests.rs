@@ -16,7 +16,7 @@ fn the_example_is_exactly_the_defaults() {
     assert_eq!(parse(EXAMPLE, "config.yaml").unwrap(), Config::default());
     assert_eq!(parse("# nothing\n", "x").unwrap(), Config::default());
     // What is commented out is right, too, once it is not.
-    let uncommented: String = EXAMPLE.lines().map(|line| line.replacen("#- ", "  ", 1) + "\n").collect();
+    let uncommented: String = EXAMPLE.lines().map(|line| line.replacen("#-", "", 1) + "\n").collect();
     assert_ne!(parse(&uncommented, "uncommented").unwrap(), Config::default());
 }
 
