@@ -11,6 +11,7 @@
 //! no proof. A program with a CUDA runtime linked in is told by the driver's library, which that maps at its first call.
 
 mod backoff;
+mod found;
 mod kind;
 mod procfs;
 mod root;
@@ -19,6 +20,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use found::{Found, Look, MOST_TARGETS, Passed, Settings};
 pub use procfs::{Processes, Procfs, Program, Status};
 pub use rules::{Action, Match, PlaceFacts, Rule, RuleError, Rules};
 
@@ -32,8 +34,6 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 use table::{Process, Table};
 
-/// Default of [`Settings::most_targets`]: the largest nodes have 16 GPUs, cut into 7 each at most.
-pub const MOST_TARGETS: usize = 64;
 /// How long a pod's name is waited for where a rule asks for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long what is left of a target that ended is no target of its own.
@@ -46,56 +46,6 @@ const MOST_PASSED: usize = 256;
 const MOST_HINTS: usize = 4096;
 /// Targets that ended and are remembered.
 const MOST_ENDED: usize = 256;
-
-/// What can be chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Targets at once, at most.
-    pub most_targets: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { most_targets: MOST_TARGETS }
-    }
-}
-
-/// A target.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Found {
-    /// The topmost process that belongs to it.
-    pub root: u32,
-    /// When that began, clock ticks since boot: with the pid it names the target for good.
-    pub start_ticks: u64,
-    /// What it was recognised as.
-    pub server: &'static str,
-    /// `service.name`, where a rule gives one.
-    pub name: Option<String>,
-    /// Further resource attributes of the rule.
-    pub attributes: Vec<(String, String)>,
-    /// Why it is one.
-    pub why: String,
-}
-
-/// A process that was looked at closer and is no target.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Passed {
-    /// Its number.
-    pub pid: u32,
-    /// Its short name.
-    pub comm: String,
-    /// Why it is none.
-    pub why: String,
-}
-
-/// What a look came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Look {
-    /// All targets, in the order of their pids.
-    pub found: Vec<Found>,
-    /// What else came into question.
-    pub passed: Vec<Passed>,
-}
 
 /// Finds targets.
 pub struct Discovery {
@@ -409,14 +359,6 @@ impl Discovery {
     fn passed(&self, pid: u32, why: String) -> Passed {
         let comm = self.table.get(pid).map(|process| process.status.comm.clone()).unwrap_or_default();
         Passed { pid, comm, why }
-    }
-}
-
-impl Found {
-    fn named_by(&mut self, rule: Option<&Rule>) {
-        self.name = rule.and_then(|rule| rule.name.clone());
-        let attributes = rule.into_iter().flat_map(|rule| &rule.attributes);
-        self.attributes = attributes.map(|(key, value)| (key.clone(), value.clone())).collect();
     }
 }
 
