@@ -89,7 +89,8 @@ mod tests {
     fn the_newest_agent_is_the_one_that_observes() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("off");
-        let old = Off { own: "1 0\n".to_owned(), ..Off::new(&file) };
+        let mut old = Off::new(&file);
+        old.own = "1 0\n".to_owned();
         assert!(old.why().unwrap().contains(&format!("pid {}", std::process::id())));
         // One that is gone holds nobody up, nor does a file that says nothing.
         for text in ["4194305 1\n", "", "x y", "1"] {
