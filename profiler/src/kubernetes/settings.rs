@@ -26,7 +26,8 @@ pub struct Settings {
     pub kubelet: Option<String>,
     /// File with the token. It is read anew once a minute, and for every connection after a failure.
     pub token_file: PathBuf,
-    /// PEM file with the authorities that both servers' certificates are checked by. Read anew likewise.
+    /// PEM file with the authorities that both servers' certificates are checked by. Read anew likewise. A certificate
+    /// that a kubelet signed itself is an authority like others: `/var/lib/kubelet/pki/kubelet.crt`.
     pub ca_file: PathBuf,
     /// `app.kubernetes.io/…` labels name services, before the names of owners do. The conventions ask for a switch:
     /// whoever set the labels may not have thought of it.
