@@ -230,3 +230,94 @@ impl Sums {
         self.requests += session.requests.total;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::Learnt;
+    use crate::span::model::text;
+
+    fn resource(name: &str) -> Arc<Resource> {
+        Arc::new(Resource { attributes: vec![("service.name".into(), text(name))] })
+    }
+
+    fn event(pid: u32, body: Body) -> Event {
+        Event { pid, tid: pid, time_ns: 1, body }
+    }
+
+    fn learnt(pid: u32) -> Learnt {
+        Learnt {
+            pid,
+            runtime: Vec::new(),
+            from_start: false,
+            surprised: false,
+            ahead: false,
+            looked_ns: 0,
+            connections: Vec::new(),
+            listeners: Vec::new(),
+        }
+    }
+
+    fn router() -> Router {
+        let registry = Arc::new(Registry::default());
+        let mut router = Router::new(&registry, &resource("own"));
+        for (group, pid) in [(0, 10), (1, 20)] {
+            let session = Session::new(Arc::clone(&registry), resource("a"), 1, 1, 0).beside_others();
+            let send = [
+                Message::Begin(group, Box::new(session)),
+                Message::Of(group, Input::Learnt(learnt(pid), resource(&format!("{pid}")))),
+            ];
+            send.into_iter().for_each(|message| drop(router.take(message, &mut |_, _| {})));
+        }
+        router
+    }
+
+    #[test]
+    fn events_go_to_whom_they_are_of_and_children_to_whom_their_parents_are() {
+        let mut router = router();
+        let mapped = || Body::Process(Change::Mapped);
+        let events = vec![
+            event(10, Body::Process(Change::Forked { task: 11 })),
+            event(20, mapped()),
+            event(11, mapped()),
+            event(10, mapped()),
+            event(99, mapped()),
+        ];
+        let mut told = Vec::new();
+        router.take(Message::Events(events), &mut |group, report| told.push((group, report)));
+        let mapped = |pid| Report::Changed(pid, Change::Mapped);
+        let forked = Report::Changed(10, Change::Forked { task: 11 });
+        assert_eq!(told, [(0, forked), (1, mapped(20)), (0, mapped(11)), (0, mapped(10))]);
+        let sums = router.sums().correlate;
+        assert_eq!((sums.decoded, sums.ignored[NO_TARGET]), (5, 1));
+    }
+
+    #[test]
+    fn what_a_target_came_to_outlasts_it_and_its_events_have_no_target_then() {
+        let mut router = router();
+        let fork = || vec![event(10, Body::Process(Change::Forked { task: 12 }))];
+        router.take(Message::Events(fork()), &mut |_, _| {});
+        let before = router.sums().correlate;
+        router.take(Message::End(0), &mut |_, _| {});
+        assert_eq!(router.sums().correlate, before);
+        assert!(router.session_mut(0).is_none() && router.session_mut(1).is_some());
+        for pid in [10, 12] {
+            router.take(Message::Events(vec![event(pid, Body::Process(Change::Mapped))]), &mut |_, _| {
+                panic!("nobody is told");
+            });
+        }
+        let after = router.sums().correlate;
+        assert_eq!((after.decoded, after.ignored[NO_TARGET]), (before.decoded + 2, 2));
+        assert_eq!(after.joined, before.joined);
+    }
+
+    #[test]
+    fn what_is_learnt_later_renames_what_was_told_before() {
+        let mut router = router();
+        let known = router.session_mut(0).unwrap().resource(10).cloned().unwrap();
+        let named = resource("pod");
+        router.take(Message::Renamed(0, 10, Arc::clone(&named)), &mut |_, _| {});
+        router.take(Message::Renamed(7, 10, known), &mut |_, _| {});
+        assert_eq!(router.session_mut(0).unwrap().resource(10), Some(&named));
+    }
+}

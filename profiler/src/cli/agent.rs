@@ -3,6 +3,7 @@
 use super::args;
 use super::attach::{environment, leave_no_dump};
 use super::exit::Usage;
+use super::privileges;
 use super::signals::{self, Signal};
 use crate::agent::config::{self, Config, Resolved};
 use crate::device::Running;
@@ -49,6 +50,7 @@ fn read(path: Option<&Path>) -> anyhow::Result<(Config, Resolved)> {
 fn observe(args: &args::Agent, config: Config, resolved: Resolved) -> anyhow::Result<()> {
     leave_no_dump();
     crate::attach::ensure_tracefs();
+    privileges::reduce();
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }

@@ -5,6 +5,7 @@ mod args;
 mod attach;
 mod check;
 mod exit;
+mod privileges;
 mod record;
 mod replay;
 mod signals;

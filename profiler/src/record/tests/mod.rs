@@ -159,7 +159,8 @@ struct Told {
 
 /// Tells what a session came to.
 fn told(session: &Session, registry: &Registry, spans: Vec<Span>, ending: &Ending) -> Told {
-    let loss = summary::loss(summary::correlated(session), &ending.counters(), &ending.arrived, &Ledger::default());
+    let loss =
+        summary::loss(summary::correlated(session), &ending.counters(), &ending.arrived, &Ledger::default());
     let summary = summary::gather(&facts(), session, loss, ending);
     Told {
         spans,

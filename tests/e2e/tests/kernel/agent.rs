@@ -24,6 +24,11 @@ fn servers_are_found_as_they_come_and_go() {
     or_skip!();
     let agent = Agent::start("budget: { target: 400%, node: 800% }\n").unwrap();
     assert_eq!(agent.page("/healthz").unwrap(), (200, "ok\n".to_owned()));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let mask = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t")).unwrap();
+        assert_eq!(u64::from_str_radix(mask, 16).unwrap().count_ones(), 4, "{set} {mask}");
+    }
     // Maps the runtime and waits: no server.
     let log = TempDir::new().unwrap();
     let arguments = ["--wait-stdin", "--times", "1", "--api", "cudaLaunchKernel"];
@@ -65,7 +70,14 @@ fn servers_are_found_as_they_come_and_go() {
     assert!(is_there(agent.target(second.server.pid()).unwrap().as_ref()), "others stay");
     // What the metrics say of both, past and present.
     let metrics = agent.page("/metrics").unwrap().1;
-    assert!(metrics.contains("gpuspan_agent_targets{gpuspan_detail_level=\"events\""), "{metrics}");
+    for name in [
+        "agent_targets{gpuspan_detail_level=\"events\"",
+        "agent_step_downs_total{",
+        "agent_off{",
+        "target_cost{",
+    ] {
+        assert!(metrics.contains(&format!("\ngpuspan_{name}")), "{name}: {metrics}");
+    }
     let spans = agent.stop().unwrap();
     assert_eq!(code::changed_bytes(second.server.pid()).unwrap(), 0, "nothing is left attached");
     let ids: BTreeSet<_> = spans

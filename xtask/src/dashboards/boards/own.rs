@@ -15,6 +15,7 @@ pub fn board() -> Board {
             Row { title: "Cost", panels: cost() },
             Row { title: "Loss", panels: loss() },
             Row { title: "Export", panels: export() },
+            Row { title: "Agents", panels: agents() },
             Row { title: "Observed processes", panels: processes() },
         ],
         since: "now-1h",
@@ -45,6 +46,34 @@ fn cost() -> Vec<Panel> {
             .ask(rates(&catalog::SELF_RECORDS.info, EACH), "{{service_instance_id}}"),
         Panel::new(Look::Bars, "Probes", "short", "`missing` ones leave something unseen: `gpuspan check` says what.")
             .ask(sum("gpuspan_probe_state", &Series::all(&catalog::SELF_PROBES.info).now()), "{{gpuspan_probe_state}}"),
+    ]
+}
+
+fn agents() -> Vec<Panel> {
+    const NONE: &str = "no agent runs";
+    vec![
+        Panel::new(
+            Look::Bars,
+            "Targets",
+            "short",
+            "By how much of them is observed: `aggregate`, `requests` and `off` are what a budget has come to.",
+        )
+        .ask(sum("gpuspan_detail_level", &Series::all(&catalog::AGENT_TARGETS.info).now()), "{{gpuspan_detail_level}}")
+        .quiet(NONE),
+        Panel::new(
+            Look::Lines,
+            "Cost of probes in targets",
+            "percentunit",
+            "Of one core, reckoned from how often probes run and what one costs on the machine. `budget.target` limits it.",
+        )
+        .ask(format!("topk(10, {})", Series::all(&catalog::TARGET_COST.info).now()), "{{service_name}} {{service_instance_id}}")
+        .quiet(NONE),
+        Panel::new(Look::Lines, "Stepped down", "ops", "Times that less was observed because a budget was used up.")
+            .ask(rates(&catalog::AGENT_STEP_DOWNS.info, EACH), "{{service_instance_id}}")
+            .quiet(NONE),
+        Panel::new(Look::Lines, "Off", "short", "Agents that observe nothing because somebody said so, or because a newer one runs.")
+            .ask(Series::all(&catalog::AGENT_OFF.info).now(), "{{service_instance_id}}")
+            .quiet(NONE),
     ]
 }
 
