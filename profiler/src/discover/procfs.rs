@@ -57,6 +57,8 @@ pub trait Processes {
     fn forget(&mut self, pid: u32);
     /// What is cheap to know.
     fn status(&self, pid: u32) -> Option<Status>;
+    /// Its command line.
+    fn command_line(&self, pid: u32) -> Vec<String>;
     /// What it runs.
     fn program(&self, pid: u32) -> Option<Program>;
     /// What shows that it is made for a GPU or has one open.
@@ -121,13 +123,17 @@ impl Processes for Procfs {
         parse_status(&text)
     }
 
-    fn program(&self, pid: u32) -> Option<Program> {
+    fn command_line(&self, pid: u32) -> Vec<String> {
         let line = bounded(format!("/proc/{pid}/cmdline"), MOST_COMMAND);
         let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
+    fn program(&self, pid: u32) -> Option<Program> {
         Some(Program {
             start_ticks: target::start_ticks(pid)?,
             executable: target::executable(pid)?.to_string_lossy().into_owned(),
-            command_line: words.map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
+            command_line: self.command_line(pid),
             cgroup: cgroup(&bounded(format!("/proc/{pid}/cgroup"), MOST_COMMAND)),
         })
     }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How often a process is asked that does not seem to change.
 const REFRESH: Duration = Duration::from_secs(30);
+/// For how long a new process is asked for its command line whenever its size has changed.
+const YOUNG: Duration = Duration::from_secs(10);
 /// Sizes that are asked for in one look. On a machine with more processes each is asked less often.
 const MOST_SIZES: usize = 4096;
 /// Processes that are known at most.
@@ -212,6 +214,9 @@ impl Process {
         if pages != self.pages || due {
             let Some(status) = processes.status(pid) else { return false };
             self.stale |= hinted || status.code_kb != self.status.code_kb || status.comm != self.status.comm;
+            // Another program of the same interpreter may look the same but for its command line.
+            let is_asked = due || self.lived(now) < YOUNG;
+            self.stale |= is_asked && processes.command_line(pid) != self.program.command_line;
             self.pages = pages;
             self.status = status;
             self.refresh_at = if due { now + REFRESH } else { self.refresh_at };

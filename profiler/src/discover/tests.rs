@@ -265,6 +265,19 @@ fn another_program_under_a_number_is_another_process() {
 }
 
 #[test]
+fn another_program_of_the_same_interpreter_is_seen_by_its_command_line() {
+    let serve = "python3 /opt/bin/vllm serve m";
+    let mut story = Story::new("[]");
+    story.start(20, 1, "/usr/bin/python3", "python3 entry.py");
+    (0..12).for_each(|_| assert!(story.look().found.is_empty()));
+    story.start(30, 1, "/usr/bin/python3", "python3 entry.py");
+    story.look();
+    [20, 30].into_iter().for_each(|pid| story.change(pid, |of| (of.line, of.pages) = (serve, 101)));
+    assert_eq!(story.roots_now(), [(30, "vllm")], "at once if it is young");
+    assert!((0..30).any(|_| story.roots_now().len() == 2), "else within half a minute");
+}
+
+#[test]
 fn a_quiet_process_costs_its_size() {
     let mut story = Story::new("[]");
     for pid in 100..600 {

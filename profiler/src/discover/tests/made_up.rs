@@ -63,6 +63,12 @@ impl Processes for Shared {
         Some(Status { comm: of.comm.to_owned(), parent: of.parent, uid: 0, code_kb: of.code_kb })
     }
 
+    fn command_line(&self, pid: u32) -> Vec<String> {
+        let made = self.made();
+        let words = made.processes.get(&pid).map(|of| of.line.split(' ').map(str::to_owned).collect());
+        words.unwrap_or_default()
+    }
+
     fn program(&self, pid: u32) -> Option<Program> {
         let mut made = self.made();
         made.counts.examined += 1;

@@ -33,6 +33,7 @@ fn helps() {
     golden("help-attach.txt", &ran(&["attach", "--help"], 0).stdout);
     golden("help-record.txt", &ran(&["record", "--help"], 0).stdout);
     golden("help-replay.txt", &ran(&["replay", "--help"], 0).stdout);
+    golden("help-agent.txt", &ran(&["agent", "--help"], 0).stdout);
     golden("help-check.txt", &ran(&["check", "--help"], 0).stdout);
     assert!(ran(&["--version"], 0).stdout.starts_with("gpuspan "));
 }
@@ -58,6 +59,9 @@ fn bad_usage_is_told_from_bad_luck() {
         &["record", "--pid", &own],
         &["replay"],
         &["check", "--pid", ""],
+        &["agent", "--json"],
+        &["agent", "--check-config", "--dry-run"],
+        &["agent", "--check-config", "--config", "/nowhere/agent.yaml"],
     ] {
         let ended = ran(arguments, 2);
         assert_eq!(ended.stdout, "", "{arguments:?}: errors go to standard error");
@@ -70,6 +74,35 @@ fn bad_usage_is_told_from_bad_luck() {
         );
     }
     golden("usage.txt", &text);
+}
+
+#[test]
+fn a_configuration_is_checked_and_errors_say_what_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.yaml");
+    let arguments = ["agent", "--check-config", "--config", file.to_str().unwrap()];
+    std::fs::write(&file, "budget:\n  target: 5%\n").unwrap();
+    let right = ran(&arguments, 0).stdout;
+    assert!(right.contains("  target: 5%\n") && right.ends_with("# the configuration is valid\n"), "{right}");
+    std::fs::write(&file, "budget:\n  targt: 5%\n").unwrap();
+    let wrong = ran(&arguments, 2);
+    assert!(
+        wrong.stderr.contains("agent.yaml:2:3: unknown key `targt`, did you mean `target`?"),
+        "{wrong:?}"
+    );
+    assert_eq!(wrong.stdout, "");
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_observed_and_attaches_nothing() {
+    let stage = Stage::start(&options()).unwrap();
+    let told = ran(&["agent", "--dry-run", "--json"], 0).stdout;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let pid = stage.server.pid();
+    let found = told["found"].as_array().unwrap().iter().find(|found| found["root"] == pid);
+    let why = found.unwrap_or_else(|| panic!("{told:#}"))["why"].as_str().unwrap();
+    assert!(why.contains("is mapped, and it listens on tcp:"), "{why}");
+    assert!(!told.to_string().contains(&format!("\"root\":{},", std::process::id())), "{told:#}");
 }
 
 #[test]
