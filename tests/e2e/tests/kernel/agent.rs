@@ -74,7 +74,7 @@ fn servers_are_found_as_they_come_and_go() {
         "agent_targets{gpuspan_detail_level=\"events\"",
         "agent_step_downs_total{",
         "agent_off{",
-        "target_cost{",
+        "target_cost_ratio{",
     ] {
         assert!(metrics.contains(&format!("\ngpuspan_{name}")), "{name}: {metrics}");
     }
