@@ -1,5 +1,5 @@
-//! The part of the developer's commands that tests use too: real model servers and backends, and the dashboards. What
-//! only the command line needs stays in `main.rs`.
+//! The part of the developer's commands that tests use too: real model servers and backends, the dashboards, and what
+//! users install. What only the command line needs stays in `main.rs`.
 #![expect(clippy::print_stdout, reason = "a developer's tool talks on its standard output")]
 
 pub mod backend;
@@ -7,3 +7,4 @@ pub mod collector;
 pub mod dashboards;
 pub mod debian;
 pub mod server;
+pub mod ship;

@@ -11,7 +11,7 @@ mod tidy;
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::{backend, collector, dashboards, server};
+use xtask::{backend, collector, dashboards, server, ship};
 
 /// gpuspan's build, test and measuring commands.
 #[derive(Parser)]
@@ -39,6 +39,12 @@ enum Command {
     Backend(backend::Args),
     /// Write the dashboards, the rules and the page about them from the catalogue of metrics, or check them.
     Dashboards(dashboards::Args),
+    /// Build the release binary, and say what it needs of a machine.
+    Release(ship::release::Args),
+    /// Make the Debian package in `target/ship`.
+    Package(ship::package::Args),
+    /// Make the OCI image in `target/ship`, without a registry; the same bytes each time.
+    Image(ship::image::Args),
 }
 
 fn main() -> Result<()> {
@@ -54,5 +60,8 @@ fn main() -> Result<()> {
         Command::Collector(args) => collector::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
+        Command::Release(args) => ship::release::run(&args),
+        Command::Package(args) => ship::package::run(&args),
+        Command::Image(args) => ship::image::run(&args),
     }
 }
