@@ -6,6 +6,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod gpu;
+mod scale;
 mod test;
 mod tidy;
 
@@ -39,6 +40,8 @@ enum Command {
     Backend(backend::Args),
     /// Write the dashboards, the rules and the page about them from the catalogue of metrics, or check them.
     Dashboards(dashboards::Args),
+    /// Send what 200 agents would to a real collector with the shipped configuration, for five minutes, and count.
+    Scale(scale::Args),
     /// Build the release binary, and say what it needs of a machine.
     Release(ship::release::Args),
     /// Make the Debian package in `target/ship`.
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Command::Collector(args) => collector::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Release(args) => ship::release::run(&args),
         Command::Package(args) => ship::package::run(&args),
         Command::Image(args) => ship::image::run(&args),

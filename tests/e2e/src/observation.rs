@@ -1,8 +1,9 @@
 //! One run of `gpuspan attach`: started, waited for, ended, read.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -55,7 +56,19 @@ impl Observation {
     /// # Errors
     /// When it ends before that.
     pub fn start_with(pid: u32, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
-        let mut observation = Self::spawn_with(pid, arguments, variables)?;
+        Self::spawn_with(pid, arguments, variables)?.ready()
+    }
+
+    /// The same by a command that becomes gpuspan, such as one that takes privileges away first.
+    ///
+    /// # Errors
+    /// When it ends before that.
+    pub fn start_by(command: Command, pid: u32, arguments: &[&str]) -> Result<Self> {
+        Self::spawn_by(command, pid, arguments)?.ready()
+    }
+
+    fn ready(self) -> Result<Self> {
+        let mut observation = self;
         let ready = observation.path("ready");
         let attached = wait::until("the probes' being in place", || {
             if let Some(status) = observation.child.try_wait()? {
@@ -76,15 +89,22 @@ impl Observation {
     }
 
     fn spawn_with(pid: u32, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
-        let folder = TempDir::new()?;
-        let file = |name: &str| folder.path().join(name);
         let mut command = program::command()?;
+        command.envs(variables.iter().copied());
+        Self::spawn_by(command, pid, arguments)
+    }
+
+    fn spawn_by(mut command: Command, pid: u32, arguments: &[&str]) -> Result<Self> {
+        let folder = TempDir::new()?;
+        // Whoever it runs as writes there.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777))?;
+        let file = |name: &str| folder.path().join(name);
         command.args(["attach", "--pid", &pid.to_string(), "--summary"]).arg(file("summary.json"));
         command.arg("--otlp-file").arg(file("otlp.jsonl")).arg("--ready-file").arg(file("ready"));
         if !arguments.contains(&"--output") {
             command.args(["--output", "none"]);
         }
-        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.args(arguments).stdin(Stdio::null());
         command.stdout(File::create(file("stdout"))?).stderr(File::create(file("stderr"))?);
         let child = command.spawn().context("failed to start gpuspan")?;
         Ok(Self { child, folder, asked: None })

@@ -13,6 +13,8 @@
 mod image;
 mod manifests;
 mod package;
+mod privileges;
+mod scale;
 
 use std::path::{Path, PathBuf};
 
