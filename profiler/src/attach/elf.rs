@@ -5,6 +5,7 @@
 //! length, and symbols pass by in small pieces. 64-bit little-endian files of x86-64 and aarch64 only.
 
 use super::site::Machine;
+use crate::target::open_regular;
 use object::LittleEndian as LE;
 use object::elf;
 use object::pod::{Pod, from_bytes};
@@ -111,7 +112,7 @@ impl Elf {
         if !std::fs::metadata(path)?.is_file() {
             return Err(ElfError::Format("it is no regular file"));
         }
-        let file = File::open(path)?;
+        let file = open_regular(path)?;
         let length = file.metadata()?.len();
         let header: FileHeader = one(&file, 0).ok_or(ElfError::Format("it is too short for an ELF file"))?;
         let machine = machine(&header)?;

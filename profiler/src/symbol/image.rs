@@ -4,6 +4,7 @@
 //! taken as a claim: what does not fit is absent, never a panic. Absent: mapping the file, because a file that
 //! shrinks while it is mapped kills whoever reads it; 32-bit and big-endian files, for which CUDA does not exist.
 
+use crate::target::open_regular;
 use object::elf;
 use std::cell::RefCell;
 use std::fs::File;
@@ -157,7 +158,7 @@ impl Image {
     /// # Errors
     /// When it cannot be read or is no ELF file.
     pub fn open(path: &Path) -> Result<Self, Broken> {
-        Self::new(Box::new(File::open(path).map_err(|_| Broken::Unreadable)?))
+        Self::new(Box::new(open_regular(path).map_err(|_| Broken::Unreadable)?))
     }
 
     /// Reads the headers of what `source` holds.

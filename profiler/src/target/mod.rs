@@ -4,6 +4,7 @@
 //! service name and open sockets. Everything is read from procfs; nothing is written, stopped or traced here.
 
 mod context;
+mod file;
 mod gpu;
 mod group;
 mod maps;
@@ -17,6 +18,7 @@ mod socket;
 mod usage;
 
 pub use context::{ProcessContext, process_context};
+pub use file::open_regular;
 pub use gpu::{Gpu, gpus, open_gpus};
 pub use group::{group, role};
 pub use maps::{FileId, Mapping, gpu_layer, layer, mappings};

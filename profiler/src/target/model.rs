@@ -70,7 +70,7 @@ fn is_hub_name(name: &str) -> bool {
 }
 
 fn text(path: &Path) -> Option<String> {
-    let file = std::fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|m| m.is_file()))?;
+    let file = super::file::open_regular(path).ok()?;
     let mut text = String::new();
     file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
     Some(text)

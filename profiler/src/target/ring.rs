@@ -4,11 +4,12 @@
 //! In: a pid. Out: where each ring's chunks and flags lie. The shape follows from the file's size: ten chunks of whole
 //! mebibytes, and for each chunk one byte "written" and one for each reader.
 
+use super::file::open_regular;
 use profiler_common::event::Ring;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Chunks of a ring (`max_chunks`, vllm/v1/executor/multiproc_executor.py).
 const CHUNKS: u64 = 10;
@@ -68,7 +69,7 @@ fn ring(pid: u32, line: &str) -> Option<FoundRing> {
     }
     let file = File::open(format!("/proc/{pid}/map_files/{range}")).ok().or_else(|| {
         let path = line.get(line.find("/dev/shm/")?..)?;
-        File::open(format!("/proc/{pid}/root{path}")).ok()
+        open_regular(Path::new(&format!("/proc/{pid}/root{path}"))).ok()
     })?;
     let (chunk_bytes, readers) = shape(file.metadata().ok()?.len())?;
     let base = u64::from_str_radix(start, 16).ok()?;

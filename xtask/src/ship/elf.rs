@@ -73,7 +73,9 @@ fn versions(
     for (index, symbol) in symbols.enumerate() {
         let version = table.version(table.version_index(endian, index).index())?;
         // Only what is looked for elsewhere.
-        let Some(version) = version.filter(|_| symbol.st_shndx.get(endian) == elf::SHN_UNDEF) else { continue };
+        let Some(version) = version.filter(|_| symbol.st_shndx.get(endian) == elf::SHN_UNDEF) else {
+            continue;
+        };
         let name = symbols.symbol_name(endian, symbol)?;
         let names = needed.entry(String::from_utf8(version.name().to_vec())?).or_default();
         names.insert(String::from_utf8_lossy(name).into_owned());

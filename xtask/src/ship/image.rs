@@ -172,9 +172,27 @@ fn write_layout(layout: &Path, layer: &Path) -> Result<()> {
     umoci(&["init", "--layout", &layout.display().to_string()])?;
     umoci(&["new", "--image", &image])?;
     let layer = layer.display().to_string();
-    umoci(&["raw", "add-layer", "--image", &image, "--history.created", &created, "--history.created_by", "gpuspan", &layer])?;
-    let mut configure = vec!["config", "--image", &image, "--no-history", "--created", &created, "--os", "linux"];
-    configure.extend(["--architecture", architecture(), "--config.entrypoint", "/usr/bin/gpuspan", "--config.cmd", "--help"]);
+    umoci(&[
+        "raw",
+        "add-layer",
+        "--image",
+        &image,
+        "--history.created",
+        &created,
+        "--history.created_by",
+        "gpuspan",
+        &layer,
+    ])?;
+    let mut configure =
+        vec!["config", "--image", &image, "--no-history", "--created", &created, "--os", "linux"];
+    configure.extend([
+        "--architecture",
+        architecture(),
+        "--config.entrypoint",
+        "/usr/bin/gpuspan",
+        "--config.cmd",
+        "--help",
+    ]);
     // Added capabilities reach only root, wherever there are no ambient ones.
     configure.extend(["--config.user", "0:0"]);
     let labels = [

@@ -17,8 +17,8 @@ pub const RELEASES: [&str; 3] = ["1.35.0", "1.36.0", "1.37.0"];
 
 /// Carries the schemas of each release, made from the API servers' OpenAPI.
 const SCHEMAS: &str = "kubernetes-validate==1.37.0";
-/// Helm's own Go packages (4.2.3) as a library.
-const HELM: &str = "helm-python-sdk==0.2.2";
+/// Helm's own Go packages (4.2.3) as a library, and a reader of YAML.
+const HELM: [&str; 2] = ["helm-python-sdk==0.2.2", "PyYAML==6.0.3"];
 
 /// Everything that one can apply, by its folder below `deploy`.
 pub const KUSTOMIZATIONS: [&str; 6] = [
@@ -53,7 +53,7 @@ pub fn schemas() -> Result<PathBuf> {
 /// # Errors
 /// When this machine has no way to the package.
 pub fn helm() -> Result<PathBuf> {
-    python("helm", &[HELM])
+    python("helm", &HELM)
 }
 
 fn python(name: &'static str, packages: &[&str]) -> Result<PathBuf> {

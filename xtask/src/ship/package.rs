@@ -67,7 +67,11 @@ fn files(binary: &Path, stage: &Path) -> Result<()> {
         (root().join("LICENSE-MIT"), "usr/share/doc/gpuspan/LICENSE-MIT", 0o644),
         (root().join("LICENSE-APACHE"), "usr/share/doc/gpuspan/LICENSE-APACHE", 0o644),
     ] {
-        put(&stage.join(to), &fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?, mode)?;
+        put(
+            &stage.join(to),
+            &fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?,
+            mode,
+        )?;
     }
     for page in fs::read_dir(root().join("docs"))? {
         let page = page?.path();

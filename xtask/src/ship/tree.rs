@@ -131,8 +131,10 @@ mod tests {
         let bytes = made(["usr/lib/a", "etc/b"]);
         assert_eq!(bytes, made(["etc/b", "usr/lib/a"]));
         let mut archive = tar::Archive::new(bytes.as_slice());
-        let paths: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
-        let expected = ["etc/", "etc/b", "lib", "usr/", "usr/lib/", "usr/lib/a"].map(std::path::PathBuf::from);
+        let paths: Vec<_> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        let expected =
+            ["etc/", "etc/b", "lib", "usr/", "usr/lib/", "usr/lib/a"].map(std::path::PathBuf::from);
         assert_eq!(paths, expected);
     }
 }

@@ -10,6 +10,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a test says why it cannot run here")]
 
+mod chart;
 mod image;
 mod manifests;
 mod package;

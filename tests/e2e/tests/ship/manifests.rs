@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use e2e::program;
 use tempfile::TempDir;
 use xtask::ship::manifests::{KUSTOMIZATIONS, complaints, render, schemas};
 
-use crate::had;
+use crate::{deploy, had};
 
 #[test]
 fn kubernetes_knows_every_field() {
@@ -52,5 +53,15 @@ fn variants_differ_in_what_they_are_for() {
     for rendered in [&least, &privileged, &anonymous] {
         assert!(rendered.contains("readOnlyRootFilesystem: true") && rendered.contains("hostPID: true"));
         assert!(!rendered.contains("hostNetwork"));
+    }
+}
+
+#[test]
+fn the_agent_takes_its_configuration() {
+    for path in ["kubernetes/base", "kubernetes/components/without-metadata"] {
+        let file = deploy().join(path).join("agent.yaml");
+        let ended = program::run(&["agent", "--config", file.to_str().unwrap(), "--check-config"]).unwrap();
+        assert_eq!(ended.code, Some(0), "{path}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.stdout.contains("0.0.0.0:9464"), "{}", ended.stdout);
     }
 }

@@ -38,7 +38,9 @@ fn the_package_installs_and_goes() {
     let installed = dpkg(&["--install", deb.to_str().unwrap()]);
     assert!(installed.status.success(), "{}", text(&installed));
     let conffiles = dpkg_query(&root, "${Conffiles}");
-    assert!(conffiles.contains("/etc/gpuspan/agent.yaml") && conffiles.contains("/etc/default/gpuspan-agent"));
+    assert!(
+        conffiles.contains("/etc/gpuspan/agent.yaml") && conffiles.contains("/etc/default/gpuspan-agent")
+    );
     assert_eq!(dpkg_query(&root, "${Version}"), xtask::ship::VERSION);
     for path in ["usr/lib/systemd/system/gpuspan-agent.service", "usr/share/doc/gpuspan/docs/limits.md"] {
         assert!(root.join(path).is_file(), "{path}");
@@ -80,7 +82,12 @@ fn systemd_knows_every_line_of_the_unit() {
 
 fn dpkg_query(root: &Path, format: &str) -> String {
     let mut command = Command::new("dpkg-query");
-    command.arg("--admindir").arg(root.join("var/lib/dpkg")).args(["--show", "--showformat", format, "gpuspan"]);
+    command.arg("--admindir").arg(root.join("var/lib/dpkg")).args([
+        "--show",
+        "--showformat",
+        format,
+        "gpuspan",
+    ]);
     text(&output(&mut command))
 }
 

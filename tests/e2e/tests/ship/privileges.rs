@@ -43,7 +43,13 @@ fn four_capabilities_are_enough() {
 /// gpuspan as systemd and kubelet start it; tracefs is where a host has it, in a mount namespace of the test's own.
 fn as_nobody() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"", "sh"]);
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"",
+        "sh",
+    ]);
     command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
     for set in ["inh-caps", "ambient-caps", "bounding-set"] {
         command.arg(format!("--{set}={CAPABILITIES}"));

@@ -104,7 +104,13 @@ fn real_replays(port: u16, end: Instant) -> (u64, u64) {
                 return sums;
             }
             let mut command: Command = program::command().unwrap();
-            command.args(["replay", "--output", "none", "--otlp-endpoint", &format!("http://127.0.0.1:{port}")]);
+            command.args([
+                "replay",
+                "--output",
+                "none",
+                "--otlp-endpoint",
+                &format!("http://127.0.0.1:{port}"),
+            ]);
             command.arg(batch::recording(name));
             command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
             command.env("OTEL_RESOURCE_ATTRIBUTES", format!("host.name=replayed-{round}"));

@@ -56,10 +56,14 @@ impl Recorded {
                 metrics = serde_json::from_str(line).unwrap();
             }
         }
-        let (spans, requests) = spans(&mut traces)
-            .fold((0, 0), |(all, requests), span| (all + 1, requests + u64::from(span.kind == SpanKind::Server as i32)));
+        let (spans, requests) = spans(&mut traces).fold((0, 0), |(all, requests), span| {
+            (all + 1, requests + u64::from(span.kind == SpanKind::Server as i32))
+        });
         let points = points(&metrics);
-        assert!(spans > 0 && requests > 0 && points > 0, "{spans} spans, {requests} requests, {points} points");
+        assert!(
+            spans > 0 && requests > 0 && points > 0,
+            "{spans} spans, {requests} requests, {points} points"
+        );
         Self { traces, metrics, spans, requests, points }
     }
 
@@ -87,7 +91,9 @@ impl Recorded {
         for span in spans(&mut traces) {
             // The id's random end stays random; links and parents follow.
             let links = span.links.iter_mut().flat_map(|link| [&mut link.trace_id, &mut link.span_id]);
-            for id in [&mut span.trace_id, &mut span.span_id, &mut span.parent_span_id].into_iter().chain(links) {
+            for id in
+                [&mut span.trace_id, &mut span.span_id, &mut span.parent_span_id].into_iter().chain(links)
+            {
                 id.iter_mut().zip(salt.to_be_bytes()).for_each(|(byte, salt)| *byte ^= salt);
             }
         }
@@ -127,7 +133,9 @@ fn times(data: &mut Data) -> Vec<&mut u64> {
         Data::Gauge(gauge) => gauge.data_points.iter_mut().map(|point| &mut point.time_unix_nano).collect(),
         Data::Sum(sum) => sum.data_points.iter_mut().map(|point| &mut point.time_unix_nano).collect(),
         Data::Histogram(all) => all.data_points.iter_mut().map(|point| &mut point.time_unix_nano).collect(),
-        Data::ExponentialHistogram(all) => all.data_points.iter_mut().map(|point| &mut point.time_unix_nano).collect(),
+        Data::ExponentialHistogram(all) => {
+            all.data_points.iter_mut().map(|point| &mut point.time_unix_nano).collect()
+        }
         Data::Summary(all) => all.data_points.iter_mut().map(|point| &mut point.time_unix_nano).collect(),
     }
 }

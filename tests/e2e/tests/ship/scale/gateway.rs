@@ -66,7 +66,8 @@ impl Gateway {
         let gateway = start(&mut command, &folder, "gateway");
         let started = Self { gateway, sink, folder, http, metrics, sink_metrics };
         for port in [http, metrics, sink_grpc, sink_http, sink_metrics] {
-            let answers = wait::until("a collector", || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()));
+            let answers =
+                wait::until("a collector", || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()));
             answers.unwrap_or_else(|error| panic!("{error}: {}", started.logs()));
         }
         started
@@ -100,13 +101,19 @@ impl Gateway {
         Account {
             accepted_spans: sum(&gateway, &["otelcol_receiver_accepted_spans"]),
             passed_on_spans: sum(&gateway, &["otelcol_exporter_sent_spans"]),
-            failed_spans: sum(&gateway, &["otelcol_exporter_send_failed_spans", "otelcol_exporter_enqueue_failed_spans"]),
+            failed_spans: sum(
+                &gateway,
+                &["otelcol_exporter_send_failed_spans", "otelcol_exporter_enqueue_failed_spans"],
+            ),
             arrived_spans: sum(&sink, &["otelcol_receiver_accepted_spans"]),
             accepted_points: sum(&gateway, &["otelcol_receiver_accepted_metric_points"]),
             passed_on_points: sum(&gateway, &["otelcol_exporter_sent_metric_points"]),
             failed_points: sum(
                 &gateway,
-                &["otelcol_exporter_send_failed_metric_points", "otelcol_exporter_enqueue_failed_metric_points"],
+                &[
+                    "otelcol_exporter_send_failed_metric_points",
+                    "otelcol_exporter_enqueue_failed_metric_points",
+                ],
             ),
             arrived_points: sum(&sink, &["otelcol_receiver_accepted_metric_points"]),
         }

@@ -1,0 +1,4 @@
+{{- define "gpuspan.labels" -}}
+app.kubernetes.io/name: gpuspan
+app.kubernetes.io/component: agent
+{{- end }}
