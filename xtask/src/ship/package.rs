@@ -48,7 +48,11 @@ pub fn build(binary: &Path, to: &Path) -> Result<PathBuf> {
     control(binary, &stage)?;
     let package = to.join(format!("gpuspan_{VERSION}_{}.deb", architecture()?));
     let mut command = Command::new("dpkg-deb");
-    command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&stage).arg(&package);
+    // One thread: more of them make other bytes.
+    command
+        .args(["--root-owner-group", "--threads-max=1", "-Zzstd", "-z9", "--build"])
+        .arg(&stage)
+        .arg(&package);
     finish(command.env("SOURCE_DATE_EPOCH", epoch()?.to_string()))?;
     fs::remove_dir_all(&stage)?;
     Ok(package)
