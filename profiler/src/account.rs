@@ -380,7 +380,7 @@ pub struct DecodeTerms {
 }
 
 /// Correlating.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CorrelateTerms {
     /// Events taken.
     pub decoded: u64,
