@@ -3,6 +3,7 @@
 //!
 //! A level that turned out too dear is tried again after a while, which doubles each time: loads change.
 
+use crate::attach::Price;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ impl fmt::Display for Level {
     }
 }
 
+/// What the programs add to an empty probe, nanoseconds (docs/overhead.md).
+const PROGRAM_NS: f64 = 450.0;
 /// Measurements above the limit in a row that are believed: a burst is no load.
 const BELIEVED: u32 = 2;
 /// Until a level is tried again that was too dear once; it doubles with each time.
@@ -74,6 +77,16 @@ pub struct Budget {
     retry_at: Option<Instant>,
     after: Duration,
     changed: Instant,
+}
+
+/// What probes slow a target down by, as a share of one core.
+pub fn share(price: Price, before: [u64; 2], now: [u64; 2], elapsed_s: f64) -> f64 {
+    let [cheap, dear] = [0, 1].map(|kind: usize| {
+        let at = |runs: [u64; 2]| runs.get(kind).copied().unwrap_or(0);
+        at(now).saturating_sub(at(before)) as f64
+    });
+    let dear_ns = price.single_stepped_ns.unwrap_or(price.emulated_ns);
+    (cheap * (price.emulated_ns + PROGRAM_NS) + dear * (dear_ns + PROGRAM_NS)) / 1e9 / elapsed_s.max(1e-3)
 }
 
 impl Budget {
@@ -213,5 +226,14 @@ mod tests {
             .filter_map(|step| budget.measured(if step < 3 { 0.2 } else { 0.02 }, start + STEP * step))
             .collect();
         assert_eq!(levels, [Level::Aggregate]);
+    }
+
+    #[test]
+    fn a_share_is_reckoned_from_runs_and_the_price_of_probes() {
+        let price = Price { emulated_ns: 550.0, single_stepped_ns: Some(9550.0) };
+        let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
+        assert!(near(share(price, [5, 5], [300_005, 5], 1.0), 0.3));
+        assert!(near(share(price, [0, 0], [0, 1_000], 0.5), 0.02));
+        assert_eq!(share(price, [9, 9], [0, 0], 1.0), 0.0, "another target has the number now");
     }
 }

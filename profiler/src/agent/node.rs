@@ -4,7 +4,7 @@
 //! [`Message`]s in the order in which the correlating thread must see them. All looking at the system happens here, on one
 //! thread.
 
-use super::budget::{Budget, Level};
+use super::budget::{Budget, Level, share};
 use super::router::{Message, Router};
 use super::status::{PassedStatus, Report as Status, TargetStatus};
 use crate::account::Own;
@@ -26,8 +26,6 @@ const UNDER_WAY: Duration = Duration::from_millis(200);
 /// Measurements in a row beyond a limit of the node after which less is observed: attaching takes a second of CPU time, and
 /// is no load.
 const BELIEVED: u32 = 6;
-/// What the programs add to an empty probe, nanoseconds (docs/overhead.md).
-const PROGRAM_NS: f64 = 450.0;
 
 /// What an agent may cost, in shares of one core.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -436,29 +434,5 @@ impl Node {
         if let Err(error) = control.set_level(detail, level <= Level::Aggregate, level != Level::Off, learn) {
             tracing::warn!(pid = target.found.root, error = %crate::chain(&error), "a level could not be set");
         }
-    }
-}
-
-/// What probes slow a target down by, as a share of one core.
-fn share(price: Price, before: [u64; 2], now: [u64; 2], elapsed_s: f64) -> f64 {
-    let [cheap, dear] = [0, 1].map(|kind: usize| {
-        let at = |runs: [u64; 2]| runs.get(kind).copied().unwrap_or(0);
-        at(now).saturating_sub(at(before)) as f64
-    });
-    let dear_ns = price.single_stepped_ns.unwrap_or(price.emulated_ns);
-    (cheap * (price.emulated_ns + PROGRAM_NS) + dear * (dear_ns + PROGRAM_NS)) / 1e9 / elapsed_s.max(1e-3)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_is_reckoned_from_runs_and_the_price_of_probes() {
-        let price = Price { emulated_ns: 550.0, single_stepped_ns: Some(9550.0) };
-        let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
-        assert!(near(share(price, [5, 5], [300_005, 5], 1.0), 0.3));
-        assert!(near(share(price, [0, 0], [0, 1_000], 0.5), 0.02));
-        assert_eq!(share(price, [9, 9], [0, 0], 1.0), 0.0, "another target has the number now");
     }
 }

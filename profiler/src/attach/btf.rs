@@ -24,6 +24,18 @@ struct Type<'a> {
     rest: &'a [u8],
 }
 
+/// Where `task->files->fdt->fd` lies, by the kernel's own word. Without it a descriptor that one thread frees while another
+/// takes the same number over can end the wrong connection.
+pub fn files_layout() -> Option<[u64; 3]> {
+    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let types = Types::parse(&bytes)?;
+    Some([
+        types.offset("task_struct", "files")?,
+        types.offset("files_struct", "fdt")?,
+        types.offset("fdtable", "fd")?,
+    ])
+}
+
 impl<'a> Types<'a> {
     /// None if the bytes are no BTF of this machine's byte order.
     #[must_use]

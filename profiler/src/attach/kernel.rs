@@ -3,12 +3,12 @@
 //! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
 //! attached and no target yet: until a pid's bit is set, nothing is sent.
 
-use super::btf::Types;
+use super::btf;
 use super::hooks::{attach_processes, attach_sockets};
 use super::multi::{self, MultiError};
 use super::programs::MultiPrograms;
 use super::settings::{Adapters, Detail, KernelSettings, LinkKind};
-use super::targets::Targets;
+use super::targets::{self, Targets};
 use crate::decode::Burst;
 use crate::probe::{self, Results};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -19,7 +19,6 @@ use profiler_common::cookie::{GROUPS, runs};
 use profiler_common::counter::{Counters, family};
 use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Thread, detail};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Session, SessionKey, Stream, WISHES, Wish, map};
-use std::path::Path;
 
 /// The compiled kernel side for this machine.
 #[cfg(target_arch = "x86_64")]
@@ -144,10 +143,10 @@ impl Kernel {
             }
         };
         let wake_at = u64::from(settings.ring_bytes / 4);
-        let [task_files, files_fdt, fdt_fd] = files_layout().unwrap_or_default();
+        let [task_files, files_fdt, fdt_fd] = btf::files_layout().unwrap_or_default();
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map::EVENTS, settings.ring_bytes)
-            .map_max_entries(map::TARGETS, target_words())
+            .map_max_entries(map::TARGETS, targets::words())
             .override_global("WAKE_THRESHOLD", &wake_at, true)
             .override_global("TASK_FILES", &task_files, true)
             .override_global("FILES_FDT", &files_fdt, true)
@@ -391,7 +390,7 @@ impl Tables {
         let target_bits = take(ebpf, map::TARGETS)?;
         Ok(Self {
             counters: table(ebpf, map::COUNTERS)?,
-            targets: Targets::map(&target_bits, target_words())
+            targets: Targets::map(&target_bits, targets::words())
                 .map_err(|error| KernelError::Table(map::TARGETS, error))?,
             _target_bits: target_bits,
             wishes: table(ebpf, map::WISHES)?,
@@ -445,28 +444,4 @@ fn load_uprobes(
         program.load().map_err(|source| KernelError::Hook { hook: name, source: Box::new(source) })?;
     }
     Ok(None)
-}
-
-/// Where `task->files->fdt->fd` lies, by the kernel's own word. Without it a descriptor that one thread frees while another
-/// takes the same number over can end the wrong connection.
-fn files_layout() -> Option<[u64; 3]> {
-    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
-    let types = Types::parse(&bytes)?;
-    Some([
-        types.offset("task_struct", "files")?,
-        types.offset("files_struct", "fdt")?,
-        types.offset("fdtable", "fd")?,
-    ])
-}
-
-/// Words of the table of targets: one bit a pid.
-fn target_words() -> u32 {
-    pid_max() / 64 + 1
-}
-
-/// The largest pid of this machine.
-fn pid_max() -> u32 {
-    const LIMIT: u32 = 4_194_304;
-    let text = std::fs::read_to_string(Path::new("/proc/sys/kernel/pid_max")).unwrap_or_default();
-    text.trim().parse().unwrap_or(LIMIT)
 }

@@ -141,7 +141,6 @@ impl Attacher {
     }
 
     /// The kernel side, for as long as the answer is kept. No two are kept at once.
-    #[must_use]
     pub fn kernel(&self) -> MutexGuard<'_, Kernel> {
         // Nothing under the lock can panic half-way, so a poisoned one is whole.
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)

@@ -67,3 +67,15 @@ impl Drop for Targets {
         unsafe { libc::munmap(self.words.as_ptr().cast(), self.len * size_of::<u64>()) };
     }
 }
+
+/// Words of the table of targets: one bit a pid.
+pub fn words() -> u32 {
+    pid_max() / 64 + 1
+}
+
+/// The largest pid of this machine.
+fn pid_max() -> u32 {
+    const LIMIT: u32 = 4_194_304;
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(LIMIT)
+}

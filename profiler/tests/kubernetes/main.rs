@@ -5,7 +5,6 @@
 //! must not be kept in its place: environments, volumes, managed fields.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at its first surprise")]
-#![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
 mod server;
 

@@ -120,7 +120,8 @@ impl Agent {
     /// When nobody answers.
     pub fn target(&self, pid: u32) -> Result<Option<Value>> {
         let all = self.targets()?;
-        Ok(all["targets"].as_array().into_iter().flatten().find(|target| target["pid"] == pid).cloned())
+        let mut targets = all.get("targets").and_then(Value::as_array).into_iter().flatten();
+        Ok(targets.find(|target| target.get("pid").is_some_and(|of| *of == pid)).cloned())
     }
 
     /// Waits until that target is as `is` wants it, at most for `limit`.

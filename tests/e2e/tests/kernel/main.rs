@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod agent;
+#[cfg(test)]
 mod attach;
 #[cfg(test)]
 mod bad_input;
