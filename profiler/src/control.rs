@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 /// few looks, short enough that a library is probed before much is called in it.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
+/// Processes that are told in a summary, also those that are gone.
+const MOST_MEMBERS: usize = 4096;
+
 /// Why requests of a process may go unseen.
 const IO_URING: &str =
     "it has an io_uring: what it reads and writes through that passes no system call that is watched";
@@ -234,10 +237,15 @@ impl Control {
         took
     }
 
-    /// Passes on what has been counted in the kernel.
+    /// Passes on what has been counted in the kernel for processes of the group.
     pub fn count(&self, learn: &mut dyn FnMut(Input)) {
-        let kernel = self.attacher.kernel();
-        learn(Input::Counted { sums: kernel.counts(), threads: kernel.threads() });
+        let (mut sums, mut threads) = {
+            let kernel = self.attacher.kernel();
+            (kernel.counts(), kernel.threads())
+        };
+        sums.retain(|(key, _)| self.attacher.has(key.tgid));
+        threads.retain(|(pid, ..)| self.attacher.has(*pid));
+        learn(Input::Counted { sums, threads });
     }
 
     /// Looks at the system for what correlation wants to know of it.
@@ -332,6 +340,9 @@ impl Control {
         }
         let identity = target::identity(pid);
         self.start_ticks.insert(pid, identity.start_ticks);
+        if self.members.len() >= MOST_MEMBERS {
+            self.forget_members();
+        }
         self.members.insert(pid, Member { pid, comm: identity.comm.clone(), role, gpu: false });
         if self.server == "generic" {
             self.server = recognise(&identity);
@@ -380,8 +391,16 @@ impl Control {
         self.forget_inside(pid);
         self.mappings.remove(&pid);
         self.fixed.retain(|(of, _), _| *of != pid);
+        self.start_ticks.remove(&pid);
         learn(Input::Gone { pid, time_ns: clock::monotonic_ns() });
         tracing::info!(pid, "process ended");
+    }
+
+    /// A server that forks for years: half of those that are gone, and never used the GPU, are told no longer.
+    fn forget_members(&mut self) {
+        let gone = self.members.values().filter(|of| !of.gpu && !self.attacher.has(of.pid)).map(|of| of.pid);
+        let gone: Vec<u32> = gone.take(MOST_MEMBERS / 2).collect();
+        gone.iter().for_each(|pid| drop(self.members.remove(pid)));
     }
 
     /// The same process, not another that got its number, and not one whose last thread has ended.

@@ -14,7 +14,7 @@ use crate::session::{Input, Report, Session};
 use crate::span::TraceCounts;
 use crate::span::model::{Resource, Span};
 use crate::summary;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Why events are told to nobody: their target has just been let go.
@@ -22,6 +22,9 @@ const NO_TARGET: &str = "no_target";
 
 /// Processes that a target may be looked up for; one costs a few bytes, and those of past targets go with them.
 const MOST_PROCESSES: usize = 65_536;
+
+/// How long records of a process that is gone may be under way, nanoseconds.
+const UNDER_WAY_NS: u64 = 5_000_000_000;
 
 /// What reaches the correlating thread of an agent.
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub struct Sums {
 pub struct Router {
     sessions: BTreeMap<u8, Session>,
     owners: HashMap<u32, u8>,
+    /// Processes that are gone, and when: their last records may be under way.
+    gone: VecDeque<(u64, u32)>,
     past: Sums,
     unowned: u64,
     devices: metric::Devices,
@@ -77,6 +82,7 @@ impl Router {
         Self {
             sessions: BTreeMap::new(),
             owners: HashMap::new(),
+            gone: VecDeque::new(),
             past: Sums::default(),
             unowned: 0,
             devices: metric::Devices::new(Arc::clone(registry), own),
@@ -90,8 +96,10 @@ impl Router {
         match message {
             Message::Events(events) => self.events(events, report),
             Message::Of(group, input) => {
-                if let Input::Learnt(learnt, _) = &input {
-                    self.own(learnt.pid, group);
+                match &input {
+                    Input::Learnt(learnt, _) => self.own(learnt.pid, group),
+                    Input::Gone { pid, time_ns } => self.gone.push_back((*time_ns, *pid)),
+                    _ => {}
                 }
                 self.session(group, input, report)
             }
@@ -108,6 +116,7 @@ impl Router {
             }
             Message::Tick(now_ns, unix_offset_ns) => {
                 self.unix_offset_ns = unix_offset_ns;
+                self.disown(now_ns);
                 self.each(report, || Input::Tick { now_ns, unix_offset_ns })
             }
             Message::Devices(reading) => {
@@ -181,8 +190,19 @@ impl Router {
     }
 
     fn own(&mut self, pid: u32, group: u8) {
+        // Another process may have got the number.
+        self.gone.retain(|(_, gone)| *gone != pid);
         if self.owners.len() < MOST_PROCESSES || self.owners.contains_key(&pid) {
             self.owners.insert(pid, group);
+        }
+    }
+
+    /// Forgets processes that have been gone for long.
+    fn disown(&mut self, now_ns: u64) {
+        while let Some((_, pid)) =
+            self.gone.pop_front_if(|(time_ns, _)| time_ns.saturating_add(UNDER_WAY_NS) <= now_ns)
+        {
+            self.owners.remove(&pid);
         }
     }
 
@@ -309,6 +329,21 @@ mod tests {
         let after = router.sums().correlate;
         assert_eq!((after.decoded, after.ignored[NO_TARGET]), (before.decoded + 2, 2));
         assert_eq!(after.joined, before.joined);
+    }
+
+    #[test]
+    fn processes_that_are_gone_for_long_are_forgotten_and_their_numbers_are_free() {
+        let mut router = router();
+        let send = |router: &mut Router, message| drop(router.take(message, &mut |_, _| {}));
+        let gone = |pid| Input::Gone { pid, time_ns: 1 };
+        send(&mut router, Message::Of(0, gone(10)));
+        send(&mut router, Message::Of(1, gone(20)));
+        // The number is another's at once.
+        send(&mut router, Message::Of(1, Input::Learnt(learnt(20), resource("again"))));
+        send(&mut router, Message::Tick(UNDER_WAY_NS, 0));
+        assert_eq!((router.owners.get(&10), router.owners.get(&20)), (Some(&0), Some(&1)));
+        send(&mut router, Message::Tick(UNDER_WAY_NS + 1, 0));
+        assert_eq!((router.owners.get(&10), router.owners.get(&20)), (None, Some(&1)));
     }
 
     #[test]

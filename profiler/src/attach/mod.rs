@@ -38,6 +38,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Libraries of processes that are gone, for the summary: the newest.
+const MOST_PAST: usize = 4096;
+
 /// What is probed of one library in one process.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Coverage {
@@ -285,6 +288,8 @@ impl Attacher {
         drop(kernel);
         self.past.extend(process.files.into_values().map(|(_, coverage)| coverage));
         self.past.extend(process.failed.into_values());
+        let beyond = self.past.len().saturating_sub(MOST_PAST);
+        self.past.drain(..beyond);
     }
 
     /// Ends all probing; returns how long it took.

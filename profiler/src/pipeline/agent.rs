@@ -71,6 +71,7 @@ pub fn agent(
     let ring = kernel.take_ring().ok_or(KernelError::Incomplete("EVENTS"))?;
     let kernel = Arc::new(Mutex::new(kernel));
     let price = measure_price().unwrap_or(PRICE);
+    give_memory_back();
     let registry = Arc::new(Registry::new(resolved.export.readers()));
     let own = levels::own_resource();
     let router = Arc::new(Mutex::new(Router::new(&registry, &own)));
@@ -370,6 +371,15 @@ fn correlate(
             return;
         }
     }
+}
+
+/// Loading reads the kernel's types, 20 MB that are not needed again.
+fn give_memory_back() {
+    // SAFETY: no preconditions.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn limits(config: &Config) -> Limits {
