@@ -1,10 +1,12 @@
 //! `gpuspan agent`: servers that come and go are found, observed within a budget, and let go of when somebody says so.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use e2e::{Agent, Calls, Stage, calls, code, or_skip, wait};
+use profiler::target;
 use simgpu::Runtime;
 use tempfile::TempDir;
 use workload::options::Runtime as Served;
@@ -191,4 +193,62 @@ fn a_changed_configuration_is_taken_without_losing_a_target() {
     agent.wait_for(wait::PATIENCE, pid, |target| target.is_none()).unwrap();
     assert_eq!(code::changed_bytes(pid).unwrap(), 0);
     agent.stop().unwrap();
+}
+
+/// `GPUSPAN_SOAK_S=600` makes it ten minutes with fifty at a time.
+#[test]
+fn targets_that_come_and_go_leave_nothing_behind() {
+    or_skip!();
+    let asked = std::env::var("GPUSPAN_SOAK_S").ok().and_then(|seconds| seconds.parse().ok());
+    let (lasts, at_once) = asked.map_or((15, 3), |seconds: u64| (seconds, 50));
+    let agent = Agent::start("budget: { target: 400%, node: 800% }\n").unwrap();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
+    let resident = || target::usage(agent.pid()).unwrap().resident_bytes >> 20;
+    let (fds, start) = (open(), Instant::now());
+    let warm = Mutex::new(0);
+    let records = Mutex::new(Vec::new());
+    let lives = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while start.elapsed() < Duration::from_secs(lasts) {
+                    let life = lives.fetch_add(1, Ordering::Relaxed);
+                    // Another command line: else it would be one that crashes again and again, and be left alone.
+                    let stage = Stage::start(&ServerOptions { seed: life, ..options() }).unwrap();
+                    if life % 4 == 3 {
+                        // Gone before it has been found, or while it is attached to.
+                        std::thread::sleep(Duration::from_millis(life * 37 % 1000));
+                        continue;
+                    }
+                    agent.wait_for(wait::PATIENCE, stage.server.pid(), is_there).unwrap();
+                    let client = ClientOptions { url: stage.server.url(), seed: life, ..client(2, 4) };
+                    records.lock().unwrap().extend(load(&client).unwrap());
+                    // The last records are read before its end is seen.
+                    std::thread::sleep(Duration::from_millis(life * 53 % 400));
+                    let mut warm = warm.lock().unwrap();
+                    if *warm == 0 && life > 2 * at_once {
+                        *warm = resident();
+                    }
+                }
+            });
+        }
+    });
+    let none = || Ok(agent.targets()?["targets"].as_array().is_some_and(Vec::is_empty).then_some(()));
+    wait::until("the end of all targets", none).unwrap();
+    let back = || Ok((open() <= fds).then_some(()));
+    wait::within(Duration::from_secs(10), "the end of all links", back)
+        .unwrap_or_else(|_| panic!("{fds} descriptors before, {} after", open()));
+    let records = records.into_inner().unwrap();
+    let (warm, after) = (warm.into_inner().unwrap(), resident());
+    let lives = lives.into_inner();
+    println!("{lives} lives, {} requests, {warm} MiB when warm, {after} MiB at the end", records.len());
+    assert!(warm == 0 || after < warm + 40, "{warm} MiB, then {after} MiB");
+    let spans = agent.stop().unwrap();
+    let told =
+        spans.iter().filter(|span| span.is_server() && span.text("gpuspan.outcome") == Some("completed"));
+    let told: Vec<_> = told.filter_map(|span| span.text("gen_ai.response.id")).collect();
+    let asked: Vec<_> = records.iter().filter_map(|record| record.id.as_deref()).collect();
+    assert_eq!(told.len(), told.iter().collect::<BTreeSet<_>>().len(), "no request is told twice");
+    let lost: Vec<_> = asked.iter().filter(|id| !told.contains(id)).collect();
+    assert!(lost.is_empty(), "of {} requests {} have no span: {lost:?}", asked.len(), lost.len());
 }
