@@ -37,8 +37,9 @@ fn servers_are_found_as_they_come_and_go() {
     let idle = Calls::start(calls::command(Runtime::Cuda12, log.path()), &arguments).unwrap();
     let idle_pid = idle.waits_before("start").unwrap();
 
-    let stages = [Served::Cuda12, Served::Cuda13]
-        .map(|runtime| Stage::start(&ServerOptions { runtime, ..options() }).unwrap());
+    // Ids of responses are made from the seed.
+    let stages = [(Served::Cuda12, 1), (Served::Cuda13, 2)]
+        .map(|(runtime, seed)| Stage::start(&ServerOptions { runtime, seed, ..options() }).unwrap());
     let came = Instant::now();
     for stage in &stages {
         agent.wait_for(FOUND, stage.server.pid(), is_there).unwrap();
@@ -202,8 +203,20 @@ fn targets_that_come_and_go_leave_nothing_behind() {
     let asked = std::env::var("GPUSPAN_SOAK_S").ok().and_then(|seconds| seconds.parse().ok());
     let (lasts, at_once) = asked.map_or((15, 3), |seconds: u64| (seconds, 50));
     let agent = Agent::start("budget: { target: 400%, node: 800% }\n").unwrap();
-    let open = || std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
+    // Without the sizes of processes, which are held open: others come and go on this machine.
+    let open = || {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
+        let files = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        files.filter(|file| !file.starts_with("/proc")).count()
+    };
     let resident = || target::usage(agent.pid()).unwrap().resident_bytes >> 20;
+    // Programs are loaded with the first library that needs them, and stay.
+    let first = Stage::start(&ServerOptions { seed: u64::MAX, ..options() }).unwrap();
+    agent.wait_for(wait::PATIENCE, first.server.pid(), is_there).unwrap();
+    let pid = first.server.pid();
+    drop(first);
+    agent.wait_for(wait::PATIENCE, pid, |target| target.is_none()).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
     let (fds, start) = (open(), Instant::now());
     let warm = Mutex::new(0);
     let records = Mutex::new(Vec::new());
