@@ -265,19 +265,6 @@ mod tests {
         Event { pid, tid: pid, time_ns: 1, body }
     }
 
-    fn learnt(pid: u32) -> Learnt {
-        Learnt {
-            pid,
-            runtime: Vec::new(),
-            from_start: false,
-            surprised: false,
-            ahead: false,
-            looked_ns: 0,
-            connections: Vec::new(),
-            listeners: Vec::new(),
-        }
-    }
-
     fn router() -> Router {
         let registry = Arc::new(Registry::default());
         let mut router = Router::new(&registry, &resource("own"));
@@ -285,7 +272,7 @@ mod tests {
             let session = Session::new(Arc::clone(&registry), resource("a"), 1, 1, 0).beside_others();
             let send = [
                 Message::Begin(group, Box::new(session)),
-                Message::Of(group, Input::Learnt(learnt(pid), resource(&format!("{pid}")))),
+                Message::Of(group, Input::Learnt(Learnt::nothing(pid), resource(&format!("{pid}")))),
             ];
             send.into_iter().for_each(|message| drop(router.take(message, &mut |_, _| {})));
         }
@@ -339,7 +326,7 @@ mod tests {
         send(&mut router, Message::Of(0, gone(10)));
         send(&mut router, Message::Of(1, gone(20)));
         // The number is another's at once.
-        send(&mut router, Message::Of(1, Input::Learnt(learnt(20), resource("again"))));
+        send(&mut router, Message::Of(1, Input::Learnt(Learnt::nothing(20), resource("again"))));
         send(&mut router, Message::Tick(UNDER_WAY_NS, 0));
         assert_eq!((router.owners.get(&10), router.owners.get(&20)), (Some(&0), Some(&1)));
         send(&mut router, Message::Tick(UNDER_WAY_NS + 1, 0));

@@ -371,7 +371,7 @@ impl Attacher {
 }
 
 impl Learnt {
-    fn nothing(pid: u32) -> Self {
+    pub(crate) fn nothing(pid: u32) -> Self {
         Self {
             pid,
             runtime: Vec::new(),
