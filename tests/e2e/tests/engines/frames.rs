@@ -72,6 +72,7 @@ fn content(size: usize) -> Vec<u8> {
 fn edge_25_frames_of_every_kind_are_copied_as_they_are() {
     e2e::or_skip!();
     let Some(mut program) = Program::start() else { return };
+    profiler::attach::ensure_tracefs();
     let mut attacher = Attacher::new(Kernel::load(&KernelSettings::default()).unwrap());
     let mut ring = attacher.kernel().take_ring().unwrap();
     attacher.add(program.child.id(), &mut |_| {}).unwrap();
@@ -106,6 +107,7 @@ fn edge_33_receives_that_find_nothing_are_counted_and_can_be_left_alone() {
     e2e::or_skip!();
     let Some(mut program) = Program::start() else { return };
     let pid = program.child.id();
+    profiler::attach::ensure_tracefs();
     let mut attacher = Attacher::new(Kernel::load(&KernelSettings::default()).unwrap());
     attacher.add(pid, &mut |_| {}).unwrap();
     program.run("spin");
