@@ -40,7 +40,7 @@ struct Tally {
 }
 
 /// Failures of a run that are tried a second time, at most: more are no accident.
-const MOST_TRIED_AGAIN: usize = 3;
+const MOST_TRIED_AGAIN: usize = 5;
 
 impl Tally {
     /// Takes a line of a test run's output.
