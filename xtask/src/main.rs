@@ -45,9 +45,9 @@ enum Command {
     /// Build the release binary, and say what it needs of a machine.
     Release(ship::release::Args),
     /// Make the Debian package in `target/ship`.
-    Package(ship::package::Args),
+    Package(ship::Args),
     /// Make the OCI image in `target/ship`, without a registry; the same bytes each time.
-    Image(ship::image::Args),
+    Image(ship::Args),
 }
 
 fn main() -> Result<()> {

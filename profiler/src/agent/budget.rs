@@ -57,7 +57,7 @@ impl fmt::Display for Level {
 }
 
 /// What the programs add to an empty probe, nanoseconds (docs/overhead.md).
-const PROGRAM_NS: f64 = 450.0;
+const PROGRAM_NS: f64 = 200.0;
 /// Measurements above the limit in a row that are believed: a burst is no load.
 const BELIEVED: u32 = 2;
 /// Until a level is tried again that was too dear once; it doubles with each time.
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_share_is_reckoned_from_runs_and_the_price_of_probes() {
-        let price = Price { emulated_ns: 550.0, single_stepped_ns: Some(9550.0) };
+        let price = Price { emulated_ns: 800.0, single_stepped_ns: Some(9800.0) };
         let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
         assert!(near(share(price, [5, 5], [300_005, 5], 1.0), 0.3));
         assert!(near(share(price, [0, 0], [0, 1_000], 0.5), 0.02));

@@ -19,5 +19,5 @@ pub use budget::{Budget, Level};
 pub use node::{Limits, Manner, Node};
 pub use off::Off;
 pub use router::{Message, Router, Sums};
-pub use status::{PassedStatus, Report, Status, TargetStatus};
+pub use status::{Report, Status, TargetStatus};
 pub use whereabouts::Whereabouts;

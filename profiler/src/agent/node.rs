@@ -6,7 +6,7 @@
 
 use super::budget::{Budget, Level, share};
 use super::router::{Message, Router};
-use super::status::{PassedStatus, Report as Status, TargetStatus};
+use super::status::{Report as Status, TargetStatus};
 use crate::account::Own;
 use crate::attach::{Attacher, Coverage, Detail, Kernel, KernelError, Price};
 use crate::clock;
@@ -301,7 +301,7 @@ impl Node {
             let processes: Vec<u32> = attacher.pids().collect();
             TargetStatus {
                 pid: target.found.root,
-                name: target.found.name.clone().unwrap_or_else(|| target.control.server.to_owned()),
+                name: target.resource.service_name().unwrap_or_default().to_owned(),
                 server: target.control.server,
                 why: target.found.why.clone(),
                 level: target.level,
@@ -312,16 +312,11 @@ impl Node {
                 observed_s: target.since.elapsed().as_secs(),
             }
         };
-        let passed = |passed: &Passed| PassedStatus {
-            pid: passed.pid,
-            comm: passed.comm.clone(),
-            why: passed.why.clone(),
-        };
         Status {
             off: self.off.clone(),
             kubernetes: None,
             targets: self.targets.iter().map(target).collect(),
-            passed: self.passed.iter().map(passed).collect(),
+            passed: self.passed.clone(),
             not_ready: None,
         }
     }

@@ -2,6 +2,7 @@
 //! then. Out: pages. No page waits for that thread, so that one which hangs is seen.
 
 use super::budget::Level;
+use crate::discover::Passed;
 use crate::export::{Page, Pages};
 use crate::kubernetes;
 use serde::Serialize;
@@ -36,17 +37,6 @@ pub struct TargetStatus {
     pub observed_s: u64,
 }
 
-/// A process that was looked at and is no target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PassedStatus {
-    /// Process.
-    pub pid: u32,
-    /// Its name.
-    pub comm: String,
-    /// Why not.
-    pub why: String,
-}
-
 /// Everything that pages are made of.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -59,7 +49,7 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<kubernetes::Status>,
     /// What was looked at and is not.
-    pub passed: Vec<PassedStatus>,
+    pub passed: Vec<Passed>,
     /// Why the agent is not ready.
     #[serde(skip)]
     pub not_ready: Option<String>,

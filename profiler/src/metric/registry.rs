@@ -58,7 +58,13 @@ impl Registry {
     /// More is known of a resource now: its metrics go on under the new one.
     pub fn rename(&self, known: &Arc<Resource>, resource: &Arc<Resource>) {
         let targets = lock(&self.targets);
-        for target in targets.iter().filter(|target| target.is_of(known)) {
+        let renamed: Vec<_> = targets.iter().filter(|target| target.is_of(known)).collect();
+        if renamed.is_empty() {
+            return;
+        }
+        // Whoever heard of the new one first has begun metrics under it: no two may have one name.
+        targets.iter().filter(|target| target.is_of(resource)).for_each(Target::retire);
+        for target in renamed {
             *lock(&target.0.resource) = Arc::clone(resource);
         }
     }
@@ -330,6 +336,24 @@ mod tests {
         target.add(&catalog::COPIED_BYTES, &[route.clone(), nan.clone()], 1);
         target.add(&catalog::COPIED_BYTES, &[nan, route], 2);
         assert_eq!(lock(&target.0.families)["gpuspan.memory.copied"].points.len(), 1);
+    }
+
+    #[test]
+    fn metrics_go_on_under_another_name_and_nobody_else_has_it() {
+        let registry = Registry::default();
+        let target = registry.target(&resource("pid"), 1);
+        target.add(&catalog::CUDA_SET_BYTES, &[], 1);
+        // Somebody has heard of the new name already.
+        registry.target(&resource("pod"), 1).add(&catalog::CUDA_SET_BYTES, &[], 7);
+        registry.rename(&resource("pid"), &resource("pod"));
+        // Said twice, by two processes of one name: nothing is left to rename.
+        registry.rename(&resource("pid"), &resource("pod"));
+        target.add(&catalog::CUDA_SET_BYTES, &[], 1);
+        let once_more = registry.snapshot(2);
+        assert_eq!(once_more.targets.len(), 2);
+        assert!(once_more.targets.iter().all(|target| target.resource == resource("pod")));
+        assert_eq!(ints(&registry.snapshot(3), catalog::CUDA_SET_BYTES.info.name), [2]);
+        assert!(Arc::ptr_eq(&registry.target(&resource("pod"), 1).0, &target.0));
     }
 
     #[test]

@@ -30,6 +30,15 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// The name of the service.
+    #[must_use]
+    pub fn service_name(&self) -> Option<&str> {
+        self.attributes.iter().find_map(|(key, value)| match value {
+            Value::Str(name) if key == name::SERVICE_NAME => Some(name.as_ref()),
+            _ => None,
+        })
+    }
+
     /// How many GPUs its process had open, as far as that is known.
     #[must_use]
     pub fn gpus(&self) -> usize {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::elf::Needs;
 use super::tools::Tool;
 use super::tree::{Tree, archive};
-use super::{VERSION, created, epoch, output, release, root, sbom};
+use super::{Args, VERSION, created, epoch, output, root, sbom};
 use crate::debian::{Apt, finish, unpack};
 use crate::server::cache::Kept;
 
@@ -24,23 +24,12 @@ const PACKAGES: [&str; 4] = ["libc6", "libgcc-s1", "gcc-12-base", "ca-certificat
 /// What the driver's NVML loads beyond what gpuspan itself needs.
 const OF_NVML: [&str; 3] = ["libdl.so.2", "libpthread.so.0", "librt.so.1"];
 
-/// Arguments.
-#[derive(clap::Args)]
-pub struct Args {
-    /// The program to pack; without it, a release is built.
-    #[arg(long)]
-    binary: Option<PathBuf>,
-}
-
 /// Makes the image and says where it is.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn run(args: &Args) -> Result<()> {
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => release::build()?,
-    };
+    let binary = args.binary()?;
     let image = build(&binary, &output())?;
     println!("{}\n{}\n{}", image.archive.display(), image.layout.display(), image.digest);
     Ok(())

@@ -18,6 +18,20 @@ use anyhow::{Context as _, Result, ensure};
 /// The version of everything.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What to pack.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The program to pack; without it, a release is built.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+}
+
+impl Args {
+    fn binary(&self) -> Result<PathBuf> {
+        self.binary.clone().map_or_else(release::build, Ok)
+    }
+}
+
 /// The workspace's folder.
 #[must_use]
 pub fn root() -> PathBuf {

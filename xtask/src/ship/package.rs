@@ -10,26 +10,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::elf::Needs;
-use super::{VERSION, epoch, output, release, root};
+use super::{Args, VERSION, epoch, output, root};
 use crate::debian::finish;
-
-/// Arguments.
-#[derive(clap::Args)]
-pub struct Args {
-    /// The program to pack; without it, a release is built.
-    #[arg(long)]
-    binary: Option<PathBuf>,
-}
 
 /// Makes the package and says where it is.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn run(args: &Args) -> Result<()> {
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => release::build()?,
-    };
+    let binary = args.binary()?;
     println!("{}", build(&binary, &output())?.display());
     Ok(())
 }
