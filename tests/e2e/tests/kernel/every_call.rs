@@ -98,12 +98,13 @@ impl<'a> Run<'a> {
 impl Seen {
     /// Everything that holds also of a program that was under way before the attach.
     fn check(&self) {
+        // First, since what was lost is missing everywhere.
+        nothing_lost(&self.summary);
         self.calls_agree();
         self.launches_agree();
         self.copies_agree();
         self.memory_agrees();
         assert_eq!(self.summary.collectives, self.made.collectives);
-        nothing_lost(&self.summary);
     }
 
     /// Each probed function as often as the stand-ins were entered, and as the program called it.
