@@ -1,26 +1,19 @@
 //! Pods of a node, asked of an API server and a kubelet that run here, over TLS with a token. Each test is one thing that
 //! happens to a cluster, and what is answered before, meanwhile and afterwards.
-//!
-//! Documents are written after those that Kubernetes 1.34 gives for pods under containerd, CRI-O and Docker, with what
-//! must not be kept in its place: environments, volumes, managed fields.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at its first surprise")]
 
-mod server;
-
+use cluster::{Gone, NODE, SECRET, Server, pod};
 use profiler::export::Policy;
 use profiler::kubernetes::{Pod, Pods, Settings, Status};
 use profiler::place::{Cgroup, Place, parse};
 use profiler::span::model::{Value as Attribute, text};
 use serde_json::{Value, json};
-use server::{Gone, Server};
 use std::io::Write;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
-const NODE: &str = "gpu-01";
 const TOKEN: &str = "token-that-nobody-may-see";
-const SECRET: &str = "hf_secretThatNobodyMaySee";
 const CONTAINERD: &str = "3d1f5e8b0c2a4967d8e1b3f5a7092c4e6d8f1a3b5c7e9f0213456789abcdef01";
 const CRIO: &str = "4e2f6f9c1d3b5a78e9f2c4a6b8103d5f7e9a2b4c6d8fa01324567890bcdef012";
 const DOCKER: &str = "5f3a7aad2e4c6b89fa03d5b7c9214e608fab3c5d7e90b12435678901cdef0123";
@@ -39,39 +32,6 @@ fn settings(server: &Server) -> Settings {
         retry: Policy { initial: ms(20), longest: ms(100), patience: Duration::MAX },
         ..Settings::default()
     }
-}
-
-/// A pod of a Deployment, with one container that runs.
-fn pod(name: &str, uid: &str, node: &str, image: &str, container_id: &str) -> Value {
-    json!({
-        "metadata": {
-            "name": format!("{name}-7f9c4d5b6-x2x7k", ), "generateName": format!("{name}-7f9c4d5b6-"), "namespace": "serving", "uid": uid,
-            "creationTimestamp": "2026-11-20T08:15:02Z",
-            "labels": { "app.kubernetes.io/name": name, "pod-template-hash": "7f9c4d5b6" },
-            "annotations": { "kubectl.kubernetes.io/restartedAt": SECRET, "resource.opentelemetry.io/deployment.environment.name": "prod" },
-            "ownerReferences": [
-                { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{name}-7f9c4d5b6"), "uid": "77", "controller": true, "blockOwnerDeletion": true },
-            ],
-            "managedFields": [{ "manager": "kubelet", "operation": "Update", "fieldsV1": { "f:status": { "f:phase": {} } } }],
-        },
-        "spec": {
-            "nodeName": node, "restartPolicy": "Always", "serviceAccountName": "default",
-            "volumes": [{ "name": "models", "hostPath": { "path": "/models", "type": "" } }],
-            "containers": [{
-                "name": "server", "image": image, "args": ["--model", "llama"], "resources": { "limits": { "nvidia.com/gpu": "1" } },
-                "env": [{ "name": "HF_TOKEN", "value": SECRET }], "volumeMounts": [{ "name": "models", "mountPath": "/models" }],
-            }],
-        },
-        "status": {
-            "phase": "Running", "qosClass": "Burstable", "podIP": "10.244.1.7", "startTime": "2026-11-20T08:15:02Z",
-            "conditions": [{ "type": "Ready", "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-11-20T08:15:33Z" }],
-            "containerStatuses": [{
-                "name": "server", "image": format!("docker.io/{image}"), "imageID": format!("docker.io/{image}@sha256:0011"),
-                "containerID": container_id, "started": true, "ready": true, "restartCount": 0,
-                "state": { "running": { "startedAt": "2026-11-20T08:15:30Z" } }, "lastState": {},
-            }],
-        },
-    })
 }
 
 fn vllm() -> Value {

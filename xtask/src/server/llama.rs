@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::cache::Kept;
-use super::process::{self, Running, Spec};
+use super::process::{self, Prepared, Spec};
 use super::{Cuda, Device, Options, stand_in};
 
 /// The release that carries llama.cpp 0.5.0 with `tools/server`: the source distribution on PyPI is the only registry
@@ -72,8 +72,8 @@ const SLOTS: &str = "4";
 /// Loading takes a second; the rest is for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Starts the server.
-pub fn spawn(options: &Options) -> Result<Running> {
+/// The command that is the server, its parts fetched and built when they are not there yet.
+pub fn prepare(options: &Options) -> Result<Prepared> {
     let kept = provision(options.cuda)?;
     let port = process::port(options.port)?;
     let mut command = Command::new(kept.path("build/bin/llama-server"));
@@ -104,10 +104,9 @@ pub fn spawn(options: &Options) -> Result<Running> {
     };
     // The lock is for filling the folder; servers share it.
     drop(kept);
-    Running::spawn(
-        &mut command,
-        Spec { name: "llama", port, model: MODEL.into(), truth_dir, patience: PATIENCE, held: options.held },
-    )
+    let spec =
+        Spec { name: "llama", port, model: MODEL.into(), truth_dir, patience: PATIENCE, held: options.held };
+    Ok(Prepared { command, spec })
 }
 
 /// Fetches and builds what is not there yet.

@@ -15,7 +15,7 @@ pub mod wheels;
 
 use anyhow::Result;
 
-pub use process::Running;
+pub use process::{Prepared, Running, Spec};
 
 /// Start a real model server on loopback; the first time it is fetched and built.
 #[derive(Clone, Debug, clap::Args)]
@@ -123,9 +123,15 @@ pub fn start(name: Name, options: &Options) -> Result<Running> {
 
 /// Provisions the server when needed and starts it; [`Running::ready`] waits until it answers.
 pub fn spawn(name: Name, options: &Options) -> Result<Running> {
+    let Prepared { mut command, spec } = prepare(name, options)?;
+    Running::spawn(&mut command, spec)
+}
+
+/// Provisions the server when needed and says how it is started.
+pub fn prepare(name: Name, options: &Options) -> Result<Prepared> {
     match name {
-        Name::Llama => llama::spawn(options),
-        Name::Transformers => transformers::spawn(options),
-        Name::Vllm => vllm::spawn(options),
+        Name::Llama => llama::prepare(options),
+        Name::Transformers => transformers::prepare(options),
+        Name::Vllm => vllm::prepare(options),
     }
 }

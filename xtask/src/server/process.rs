@@ -35,7 +35,17 @@ pub struct Running {
     child: Child,
 }
 
+/// A server that has not been started.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What it is started with.
+    pub command: Command,
+    /// What must be known to wait for it.
+    pub spec: Spec,
+}
+
 /// What a server is started with, besides its command.
+#[derive(Clone, Debug)]
 pub struct Spec {
     /// Names the log.
     pub name: &'static str,

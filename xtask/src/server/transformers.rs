@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::cache::Kept;
-use super::process::{self, Running, Spec};
+use super::process::{self, Prepared, Spec};
 use super::{Device, Options, stand_in};
 
 /// The versions that this is known to work with; `accelerate` is what `--device` needs.
@@ -38,8 +38,8 @@ const BATCHING: [&str; 7] = [
 /// Importing PyTorch alone takes 10 s with cold disks; a start took up to 40 s.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Starts the server.
-pub fn spawn(options: &Options) -> Result<Running> {
+/// The command that is the server, its parts fetched and built when they are not there yet.
+pub fn prepare(options: &Options) -> Result<Prepared> {
     let kept = provision()?;
     let port = process::port(options.port)?;
     // By its interpreter, and not by its script, whose first line holds a path that has a length limit.
@@ -63,17 +63,15 @@ pub fn spawn(options: &Options) -> Result<Running> {
     };
     // The lock is for filling the folder; servers share it.
     drop(kept);
-    Running::spawn(
-        &mut command,
-        Spec {
-            name: "transformers",
-            port,
-            model: MODEL.into(),
-            truth_dir,
-            patience: PATIENCE,
-            held: options.held,
-        },
-    )
+    let spec = Spec {
+        name: "transformers",
+        port,
+        model: MODEL.into(),
+        truth_dir,
+        patience: PATIENCE,
+        held: options.held,
+    };
+    Ok(Prepared { command, spec })
 }
 
 /// The interpreter with PyTorch and transformers, fetched when it is not there yet.

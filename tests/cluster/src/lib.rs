@@ -1,6 +1,11 @@
 //! An API server and a kubelet of a small cluster, over TLS with a token: lists, watches with versions and bookmarks,
 //! refusals, and a past that can be forgotten. In: what a test does to the cluster. Out: answers as Kubernetes gives them.
 //! Absent: everything but pods.
+//!
+//! Documents are written after those that Kubernetes 1.34 gives for pods under containerd, CRI-O and Docker, with what
+//! must not be kept in its place: environments, volumes, managed fields.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at its first surprise")]
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -24,6 +29,46 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
+/// The node whose pods a test asks for.
+pub const NODE: &str = "gpu-01";
+/// Stands wherever a pod's document may hold a secret.
+pub const SECRET: &str = "hf_secretThatNobodyMaySee";
+
+/// A pod of a Deployment, with one container that runs. `container_id` has its runtime in front, as in
+/// `containerd://3d1f…`.
+#[must_use]
+pub fn pod(name: &str, uid: &str, node: &str, image: &str, container_id: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("{name}-7f9c4d5b6-x2x7k", ), "generateName": format!("{name}-7f9c4d5b6-"), "namespace": "serving", "uid": uid,
+            "creationTimestamp": "2026-11-20T08:15:02Z",
+            "labels": { "app.kubernetes.io/name": name, "pod-template-hash": "7f9c4d5b6" },
+            "annotations": { "kubectl.kubernetes.io/restartedAt": SECRET, "resource.opentelemetry.io/deployment.environment.name": "prod" },
+            "ownerReferences": [
+                { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{name}-7f9c4d5b6"), "uid": "77", "controller": true, "blockOwnerDeletion": true },
+            ],
+            "managedFields": [{ "manager": "kubelet", "operation": "Update", "fieldsV1": { "f:status": { "f:phase": {} } } }],
+        },
+        "spec": {
+            "nodeName": node, "restartPolicy": "Always", "serviceAccountName": "default",
+            "volumes": [{ "name": "models", "hostPath": { "path": "/models", "type": "" } }],
+            "containers": [{
+                "name": "server", "image": image, "args": ["--model", "llama"], "resources": { "limits": { "nvidia.com/gpu": "1" } },
+                "env": [{ "name": "HF_TOKEN", "value": SECRET }], "volumeMounts": [{ "name": "models", "mountPath": "/models" }],
+            }],
+        },
+        "status": {
+            "phase": "Running", "qosClass": "Burstable", "podIP": "10.244.1.7", "startTime": "2026-11-20T08:15:02Z",
+            "conditions": [{ "type": "Ready", "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-11-20T08:15:33Z" }],
+            "containerStatuses": [{
+                "name": "server", "image": format!("docker.io/{image}"), "imageID": format!("docker.io/{image}@sha256:0011"),
+                "containerID": container_id, "started": true, "ready": true, "restartCount": 0,
+                "state": { "running": { "startedAt": "2026-11-20T08:15:30Z" } }, "lastState": {},
+            }],
+        },
+    })
+}
+
 /// How a past that is forgotten is refused: API servers do both.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Gone {
@@ -43,7 +88,9 @@ pub struct Cluster {
     version: u64,
     /// Nothing before this is known any more.
     forgotten: u64,
+    /// How a past that is forgotten is refused.
     pub gone: Gone,
+    /// The account's token.
     pub token: String,
     /// May pods be read?
     pub allowed: bool,
@@ -90,6 +137,7 @@ struct Shared {
 }
 
 /// A server that can be taken away and brought back.
+#[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -101,6 +149,7 @@ pub struct Server {
 
 impl Server {
     /// With the credentials of an account in files.
+    #[must_use]
     pub fn start(token: &str) -> Self {
         let (authority, tls) = pki();
         let runtime =
@@ -121,32 +170,42 @@ impl Server {
         server
     }
 
+    /// Where it answers.
+    #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
+    /// Holds the token, as in a pod.
+    #[must_use]
     pub fn token_file(&self) -> PathBuf {
         self.folder.path().join("token")
     }
 
+    /// Holds the authority's certificate.
+    #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
+    /// Another token in the file; what the server takes is in [`Cluster::token`].
     pub fn write_token(&self, token: &str) {
         std::fs::write(self.token_file(), token).unwrap();
     }
 
+    /// What there is.
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
         self.shared.cluster.lock().unwrap()
     }
 
+    /// A pod is there, or is another than before.
     pub fn apply(&self, pod: Value) {
         let known = self.cluster().pods.contains_key(pod["metadata"]["uid"].as_str().unwrap());
         self.cluster().happen(if known { "MODIFIED" } else { "ADDED" }, pod);
         self.shared.changes.send_replace(());
     }
 
+    /// A pod is gone.
     pub fn delete(&self, uid: &str) {
         let pod = self.cluster().pods[uid].clone();
         self.cluster().happen("DELETED", pod);
@@ -173,6 +232,7 @@ impl Server {
         assert!(self.runtime.block_on(task).unwrap_err().is_cancelled());
     }
 
+    /// Answers again, at the same address.
     pub fn come_back(&mut self) {
         let listener = self.runtime.block_on(TcpListener::bind(self.address)).unwrap();
         self.address = listener.local_addr().unwrap();
