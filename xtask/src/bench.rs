@@ -4,6 +4,7 @@
 //! missed goal is said and is no error. Everything is compared within the run, round by round: nanoseconds belong to
 //! the machine, differences and ratios to gpuspan. Absent: a GPU, and other machines' figures (docs/overhead.md).
 
+mod agent;
 mod attaching;
 mod calls;
 mod inside;
@@ -56,6 +57,8 @@ enum Part {
     Syscalls,
     /// Tokens a second of a server with 32 streams.
     Throughput,
+    /// The agent, idle on a node with 500 processes, and beside one busy server.
+    Agent,
     /// A token of vLLM's engine, listened to inside; only by name, since 6 GB are fetched for it the first time.
     Inside,
 }
@@ -113,6 +116,9 @@ pub fn run(args: &Args) -> Result<()> {
     drop(target);
     if wants(Part::Throughput) {
         throughput::measure(effort, &mut table)?;
+    }
+    if wants(Part::Agent) {
+        agent::measure(effort, &mut table)?;
     }
     if args.only.contains(&Part::Inside) {
         inside::measure(effort, &mut table)?;

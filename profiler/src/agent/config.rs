@@ -166,6 +166,8 @@ pub struct Limits {
     pub memory: Size,
     /// CPU time as a share of one core, before less is observed.
     pub cpu: Share,
+    /// Bytes a second that leave for OTLP endpoints. What is more waits, and is dropped and counted once queues are full.
+    pub network: Size,
 }
 
 /// Where the names of pods come from. A change needs a restart.
@@ -272,7 +274,7 @@ impl Default for Budget {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: Size::mebibytes(400), cpu: Share::percent(50.0) }
+        Self { memory: Size::mebibytes(400), cpu: Share::percent(50.0), network: Size::mebibytes(8) }
     }
 }
 

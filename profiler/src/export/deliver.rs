@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -14,6 +15,7 @@ use tracing::{info, warn};
 use super::encode;
 use super::inbox::Inbox;
 use super::ledger::{Claim, Reason};
+use super::pace::Pace;
 use super::queue::{Parcel, SPANS_PER_REQUEST};
 use super::retry::Policy;
 use super::settings::{Endpoint, Signal};
@@ -31,6 +33,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Deliverer {
     transport: Transport,
     policy: Policy,
+    pace: Arc<Pace>,
     signal: Signal,
     /// For the log.
     place: String,
@@ -41,12 +44,18 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    pub fn open(endpoint: &Endpoint, signal: Signal, policy: Policy) -> Result<Self, TransportError> {
+    pub fn open(
+        endpoint: &Endpoint,
+        signal: Signal,
+        policy: Policy,
+        pace: Arc<Pace>,
+    ) -> Result<Self, TransportError> {
         let transport = Transport::open(endpoint, signal)?;
         let place = endpoint.url.to_string();
         Ok(Self {
             transport,
             policy,
+            pace,
             signal,
             place,
             failing_since: None,
@@ -113,6 +122,7 @@ impl Deliverer {
         let begin = tokio::time::Instant::now();
         let mut failures = 0;
         loop {
+            self.pace.wait(body.len()).await;
             let failure = match self.transport.send(body.clone()).await {
                 Ok(answer) => return self.taken(answer, claim),
                 Err(failure) => failure,

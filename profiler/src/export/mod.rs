@@ -9,6 +9,7 @@ mod encode;
 mod file;
 mod inbox;
 mod ledger;
+mod pace;
 mod queue;
 mod retry;
 mod scrape;
@@ -31,6 +32,7 @@ use crate::metric::Registry;
 pub(crate) use deliver::random;
 pub use file::FileError;
 pub use ledger::{Account, Destination, Ledger, Reason, Tally};
+pub use pace::Pace;
 pub use queue::{Batch, Receiver, Sender, queue};
 pub use retry::Policy;
 pub use scrape::{Page, Pages};
@@ -79,7 +81,8 @@ impl Exporter {
     /// Reads certificates and creates the file; connects to nothing yet, so a dead endpoint is no error.
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
         let deliverer = |endpoint: &Option<Endpoint>, signal| {
-            let open = |endpoint| Deliverer::open(endpoint, signal, settings.retry);
+            let open =
+                |endpoint| Deliverer::open(endpoint, signal, settings.retry, Arc::clone(&settings.pace));
             endpoint.as_ref().map(open).transpose().map_err(|source| OpenError::Endpoint { signal, source })
         };
         let traces = deliverer(&settings.traces, Signal::Traces)?;

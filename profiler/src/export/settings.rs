@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
+use super::pace::Pace;
 use super::retry::Policy;
 use crate::metric::Readers;
 use crate::metric::catalog::attribute::{HOST_NAME, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
@@ -54,6 +56,8 @@ pub struct Settings {
     pub metric_interval: Duration,
     /// Time to deliver what is queued when the program ends.
     pub flush_timeout: Duration,
+    /// How fast requests leave.
+    pub pace: Arc<Pace>,
     /// How long and how often a failed request is tried again.
     pub retry: Policy,
     /// What was ignored, for the log.
@@ -159,6 +163,7 @@ impl Settings {
             exponential,
             metric_interval: metric_interval.unwrap_or(METRIC_INTERVAL),
             flush_timeout: FLUSH_TIMEOUT,
+            pace: Arc::default(),
             retry: Policy::default(),
             warnings: reader.warnings,
         })

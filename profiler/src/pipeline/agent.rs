@@ -137,6 +137,7 @@ pub fn agent(
             running: &running,
         },
         interval: resolved.export.metric_interval,
+        pace: Arc::clone(&resolved.export.pace),
     };
     started(exporter.scraped_at);
     let mut send = |message| drop(to_route.send(message));
@@ -182,6 +183,7 @@ struct Agent<'a> {
     places: u64,
     ends: Ends<'a>,
     interval: Duration,
+    pace: Arc<export::Pace>,
 }
 
 impl Agent<'_> {
@@ -303,6 +305,7 @@ impl Agent<'_> {
         self.node.set_limits(limits(config));
         self.node.set_detail(resolved.kernel.detail);
         self.interval = resolved.export.metric_interval;
+        self.pace.set(resolved.export.pace.limit());
     }
 }
 

@@ -127,7 +127,7 @@ pub fn knows(flag: &str) -> Result<bool> {
 }
 
 /// `target/release/gpuspan` beside this program's own `target/…/xtask`.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(2).context("this program lies outside a target folder")?;
     Ok(target.join("release/gpuspan"))

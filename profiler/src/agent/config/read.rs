@@ -29,6 +29,8 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const MOST_TARGETS: usize = 1024;
 /// With less memory than this the agent cannot even hold its tables.
 const LEAST_MEMORY: u64 = 64 << 20;
+/// A request has up to half a megabyte, and one a few seconds is the least that can be of use.
+const LEAST_NETWORK: u64 = 64 << 10;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +161,7 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
         ),
     )?;
     wrong("limits.cpu", share(config.limits.cpu.0), "must be above 0%")?;
+    wrong("limits.network", config.limits.network.0 >= LEAST_NETWORK, "must be 64KiB or more")?;
     wrong(
         "devices.interval",
         config.devices.interval.0 >= SHORTEST,

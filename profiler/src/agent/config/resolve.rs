@@ -71,6 +71,7 @@ impl Config {
             prometheus_listen: self.listen.0.map(|address| address.to_string()),
         };
         let export = export::Settings::resolve(&flags, |name| told(name).or_else(|| env(name)))?;
+        export.pace.set(Some(self.limits.network.0));
         warnings.extend(export.warnings.iter().cloned());
         let rules = Rules::new(&self.discover.rules)?;
         warnings.extend(rules.unknown_users().into_iter().map(|user| {

@@ -130,6 +130,7 @@ fn defaults_need_nothing_and_warn_of_nothing() {
     let resolved = Config::default().resolve(none).unwrap();
     assert!(resolved.warnings.is_empty() && resolved.export.traces.is_none(), "{:?}", resolved.warnings);
     assert_eq!(resolved.export.scrapes, Listen::default().0);
+    assert_eq!(resolved.export.pace.limit(), Some(8 << 20));
     let open =
         parse("{listen: '0.0.0.0:9464', discover: {rules: [{match: {user: nobody-of-this-name}}]}}", "x");
     assert_eq!(open.unwrap().resolve(none).unwrap().warnings.len(), 2);
@@ -137,7 +138,7 @@ fn defaults_need_nothing_and_warn_of_nothing() {
 
 #[test]
 fn a_changed_file_says_what_needs_a_restart() {
-    let changed = "{listen: off, budget: {target: 5%, off_file: /x}, limits: {cpu: 20%}, kernel: {stacks: 7}, \
+    let changed = "{listen: off, budget: {target: 5%, off_file: /x}, limits: {cpu: 20%, network: 1MiB}, kernel: {stacks: 7}, \
         export: {interval: 5s, otlp_endpoint: 'http://c:4317'}, discover: {rules: [{match: {}}]}}";
     let changes = changes(&Config::default(), &parse(changed, "x").unwrap());
     let told: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.effect)).collect();
@@ -151,6 +152,7 @@ fn a_changed_file_says_what_needs_a_restart() {
             ("export.otlp_endpoint", Effect::Restart),
             ("kernel.stacks", Effect::Restart),
             ("limits.cpu", Effect::Now),
+            ("limits.network", Effect::Now),
             ("listen", Effect::Restart),
         ]
     );

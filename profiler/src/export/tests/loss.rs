@@ -114,3 +114,20 @@ async fn the_end_flushes_what_is_queued() {
     assert_balanced(&ledger);
     assert_eq!(ledger.otlp.traces.tally().exported, 700);
 }
+
+#[tokio::test]
+async fn requests_leave_no_faster_than_they_may() {
+    const LIMIT: u64 = 128 << 10;
+    let server = Server::start(vec![reply(200)]).await;
+    let settings = traces_to(endpoint(&format!("http://{}", server.address), Protocol::HttpProtobuf));
+    settings.pace.set(Some(LIMIT));
+    let begin = Instant::now();
+    let tally = export(settings, (0..8).map(|_| many(512)).collect()).await.otlp.traces.tally();
+    let took = begin.elapsed().as_secs_f64();
+    assert_eq!(tally.exported, 8 * 512);
+    let sizes: Vec<usize> = server.received().iter().map(|request| request.body.len()).collect();
+    let [before @ .., _] = sizes.as_slice() else { panic!("{sizes:?}") };
+    // A second's share goes at once, and the last need not have gone.
+    let least = before.iter().sum::<usize>() as f64 / LIMIT as f64 - 1.0;
+    assert!(least > 0.5 && took >= least, "{took} s for {sizes:?}");
+}
