@@ -1,7 +1,7 @@
 //! Pods of a node, asked of an API server and a kubelet that run here, over TLS with a token. Each test is one thing that
 //! happens to a cluster, and what is answered before, meanwhile and afterwards.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at its first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 use cluster::{Gone, NODE, SECRET, Server, pod};
 use profiler::export::Policy;
