@@ -11,7 +11,7 @@ mod replay;
 mod signals;
 mod traces;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
@@ -29,6 +29,12 @@ pub fn main() -> ExitCode {
         args::Command::Check(args) => check::run(&args),
     };
     exit::code(result)
+}
+
+/// The command line's own description, for manuals and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    args::Args::command()
 }
 
 /// Log lines go to standard error; `GPUSPAN_LOG` takes the filters of `tracing-subscriber`, and with

@@ -4,6 +4,7 @@
 pub mod elf;
 pub mod image;
 pub mod manifests;
+mod manual;
 pub mod package;
 pub mod release;
 pub mod sbom;

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::elf::Needs;
+use super::manual;
 use super::{Args, VERSION, epoch, output, root};
 use crate::debian::finish;
 
@@ -65,6 +66,9 @@ fn files(binary: &Path, stage: &Path) -> Result<()> {
             &fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?,
             mode,
         )?;
+    }
+    for (path, content) in manual::files()? {
+        put(&stage.join(path), &content, 0o644)?;
     }
     for page in fs::read_dir(root().join("docs"))? {
         let page = page?.path();

@@ -42,8 +42,21 @@ fn the_package_installs_and_goes() {
         conffiles.contains("/etc/gpuspan/agent.yaml") && conffiles.contains("/etc/default/gpuspan-agent")
     );
     assert_eq!(dpkg_query(&root, "${Version}"), xtask::ship::VERSION);
-    for path in ["usr/lib/systemd/system/gpuspan-agent.service", "usr/share/doc/gpuspan/docs/limits.md"] {
+    for path in [
+        "usr/lib/systemd/system/gpuspan-agent.service",
+        "usr/share/doc/gpuspan/docs/limits.md",
+        "usr/share/bash-completion/completions/gpuspan",
+    ] {
         assert!(root.join(path).is_file(), "{path}");
+    }
+    for (page, says) in [
+        ("gpuspan", "gpuspan\\-agent(1)"),
+        ("gpuspan-agent", "check\\-config"),
+        ("gpuspan-attach", "\\-\\-pid"),
+    ] {
+        let page = std::fs::File::open(root.join(format!("usr/share/man/man1/{page}.1.gz"))).unwrap();
+        let page = std::io::read_to_string(flate2::read::GzDecoder::new(page)).unwrap();
+        assert!(page.contains(says), "{says}: {page}");
     }
     let version = output(Command::new(root.join("usr/bin/gpuspan")).arg("--version"));
     assert!(text(&version).contains(xtask::ship::VERSION), "{}", text(&version));
