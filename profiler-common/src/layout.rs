@@ -1,6 +1,6 @@
 //! Compile-time checks: sizes are frozen, and no record has padding that the kernel would send uninitialised.
 
-use crate::{counter::Counters, event::*, stream};
+use crate::{counter::Counters, event::*, hint::Hint, stream};
 
 macro_rules! frozen {
     ($($ty:ty = $size:literal as [$($field:ty),*]),* $(,)?) => {
@@ -31,6 +31,7 @@ frozen! {
     SocketOpen = 40 as [Head, u64, u32, u32],
     SocketData = 48 as [Head, u64, u64, u32, u32],
     SocketEnd = 56 as [Head, u64, u32, u32, u64, u64],
+    Hint = 8 as [u32, u32],
     Counters = 48 as [u64, u64, u64, u64, u64, u64],
     stream::Descriptor = 8 as [u32, u32],
     TlsSession = 48 as [Head, u64, u64, u64],

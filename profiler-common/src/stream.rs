@@ -135,6 +135,8 @@ pub const FOUND_OPEN: u64 = 1 << 63;
 pub mod map {
     /// The ring buffer of all records.
     pub const EVENTS: &str = "EVENTS";
+    /// The ring buffer of [`crate::hint::Hint`]s.
+    pub const HINTS: &str = "HINTS";
     /// Per-CPU [`crate::counter::Counters`], by family.
     pub const COUNTERS: &str = "COUNTERS";
     /// One bit per pid: the processes whose system calls and forks are of interest.

@@ -22,6 +22,9 @@ use crate::atomic::Word;
 /// 8 MiB hold 388 ms of launches at 300,000 a second.
 const RING_BYTES: u32 = 8 << 20;
 
+/// Room for 4,096 hints, and a whole number of pages on every machine.
+const HINT_BYTES: u32 = 64 << 10;
+
 /// One bit for each pid below 4,194,304, the kernel's limit (`PID_MAX_LIMIT`, include/linux/threads.h).
 const TARGET_WORDS: u32 = 65536;
 
@@ -206,6 +209,8 @@ impl TlsThread {
 
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+pub static HINTS: RingBuf = RingBuf::with_byte_size(HINT_BYTES, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(family::COUNT, 0);
 #[map]
