@@ -36,6 +36,7 @@ pub mod target;
 
 pub mod account;
 pub mod agent;
+mod bell;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -21,6 +21,7 @@ pub use replay::{Replayed, replay};
 
 use crate::account::{Own, Summary};
 use crate::attach::{Attacher, Kernel, KernelError};
+use crate::bell::Bell;
 use crate::clock;
 use crate::config::Config;
 use crate::control::Control;
@@ -149,13 +150,13 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
         move || correlate(&session, &inputs, &reports_to_control, &missed, &spans_to_export)
     })?;
     let received = Arc::new(Received::default());
-    let stop_receive = Arc::new(AtomicBool::new(false));
+    let orders = Arc::new(orders()?);
     let receive = spawn("receive", {
-        let (received, stop) = (Arc::clone(&received), Arc::clone(&stop_receive));
+        let (received, orders) = (Arc::clone(&received), Arc::clone(&orders));
         let events_to_correlate = events_to_correlate.clone();
         move || {
             // A closed channel means that correlation panicked; the ring is drained all the same.
-            receive::drain(ring, &received, &stop, |events| {
+            receive::drain(ring, &received, &orders, |events| {
                 drop(events_to_correlate.send(Input::Events(events)))
             })
         }
@@ -193,7 +194,7 @@ pub fn run(config: &Config, wishes: Wishes, view: &mut dyn View) -> Result<Obser
     // Probes out; what they sent is still in the ring.
     let detached = control.attacher.detach();
     let (bpf_run_ns, bpf_run_count) = control.attacher.kernel().run_statistics();
-    stop_receive.store(true, Ordering::Release);
+    orders.stop();
     let drained = join("receive", receive)?;
     control.count(&mut |input| drop(events_to_correlate.send(input)));
     // Whoever ended in the last moment has requests that end with it.
@@ -409,6 +410,14 @@ impl Every {
         }
         due
     }
+}
+
+fn bell() -> Result<Bell, RunError> {
+    Bell::new().map_err(|error| RunError::System("make an event counter", error))
+}
+
+fn orders() -> Result<receive::Orders, RunError> {
+    receive::Orders::new().map_err(|error| RunError::System("make an event counter", error))
 }
 
 fn spawn<T: Send + 'static>(

@@ -74,6 +74,9 @@ pub fn process_exit(_: TracePointContext) -> u32 {
         }
         report(task, change::EXIT, 0, 0);
         map::remove_target(task.tid);
+    } else if map::is_target(task.tid) {
+        // The first of its process has ended before it, or is no target any more: nobody else takes the mark off.
+        map::remove_target(task.tid);
     }
     0
 }

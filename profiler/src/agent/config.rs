@@ -154,6 +154,8 @@ pub struct Budget {
     pub node: Share,
     /// For how long after attaching one measurement above the budget is enough.
     pub canary: Time,
+    /// How long the hooks on system calls, for which every process of the machine pays, stay behind the last target.
+    pub linger: Time,
     /// As long as this file exists nothing is observed.
     pub off_file: PathBuf,
 }
@@ -171,7 +173,7 @@ pub struct Limits {
 }
 
 /// Where the names of pods come from. A change needs a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
     /// Whether pods are asked for: `auto` does where the agent runs in a pod.
@@ -191,6 +193,9 @@ pub struct Kubernetes {
     /// Certificates that are trusted; without it those of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// Whether labels of Kubernetes' own scheme, `app.kubernetes.io/name` and the like, name services before the names of
+    /// the pods' owners do: not where they were set for something else.
+    pub well_known_labels: bool,
 }
 
 /// Whether something is used.
@@ -267,7 +272,22 @@ impl Default for Budget {
             target: Share::percent(3.0),
             node: Share::percent(10.0),
             canary: Time::from_secs(10),
+            linger: Time::from_secs(30),
             off_file: PathBuf::from("/run/gpuspan/off"),
+        }
+    }
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Self {
+            enabled: Enabled::default(),
+            node: None,
+            api: None,
+            kubelet: None,
+            token_file: None,
+            ca_file: None,
+            well_known_labels: true,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod budget;
 pub mod config;
+mod linger;
 mod node;
 mod off;
 mod router;

@@ -4,18 +4,20 @@
 //! [`Message`]s in the order in which the correlating thread must see them. All looking at the system happens here, on one
 //! thread.
 
+mod told;
+
 use super::budget::{Budget, Level, share};
+use super::linger::Linger;
 use super::router::{Message, Router};
-use super::status::{Report as Status, TargetStatus};
 use crate::account::Own;
-use crate::attach::{Attacher, Coverage, Detail, Kernel, KernelError, Price};
+use crate::attach::{Attacher, Detail, Kernel, KernelError, Price};
 use crate::clock;
 use crate::control::{Around, Control};
 use crate::discover::{Found, Look, Passed};
 use crate::metric::Registry;
 use crate::session::{Input, Report, Session};
 use crate::span::model::Resource;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,8 @@ pub struct Limits {
     pub node: f64,
     /// How long a new target is given no second chance.
     pub canary: Duration,
+    /// How long the hooks on system calls stay behind the last target.
+    pub linger: Duration,
     /// The agent itself.
     pub own_cpu: f64,
     /// The agent itself, bytes resident.
@@ -79,6 +83,7 @@ pub struct Node {
     targets: BTreeMap<u8, Target>,
     /// Let go of; records may be under way until then.
     leaving: Vec<(Instant, u8)>,
+    linger: Linger,
     passed: Vec<Passed>,
     measured: Instant,
     own_cpu_s: f64,
@@ -111,6 +116,7 @@ impl Node {
             seed,
             targets: BTreeMap::new(),
             leaving: Vec::new(),
+            linger: Linger::new(limits.linger),
             passed: Vec::new(),
             measured: Instant::now(),
             own_cpu_s: Own::usage().cpu_s,
@@ -128,6 +134,7 @@ impl Node {
     /// Other limits from now on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+        self.linger.set(limits.linger);
         self.targets.values_mut().for_each(|target| target.budget.set_limit(limits.target));
     }
 
@@ -161,6 +168,30 @@ impl Node {
     pub fn let_all_go(&mut self, send: &mut dyn FnMut(Message)) {
         let all: Vec<u8> = self.targets.keys().copied().collect();
         self.let_go(&all, send);
+    }
+
+    /// Whether records may come from somewhere.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.kernel().is_watching()
+    }
+
+    /// No target, and none whose records may be under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.targets.is_empty() && self.leaving.is_empty()
+    }
+
+    /// Takes the hooks that everybody on the machine pays for out: at once, or when there has been no target for a while.
+    pub fn stop_watching(&mut self, now: Instant, at_once: bool) {
+        let is_any = self.levels().any(|level| level != Level::Off);
+        let is_over = self.linger.is_over(is_any, now);
+        if (is_over || at_once) && self.is_watching() {
+            // It never fails to take them out.
+            let _ = self.kernel().watch(false);
+            let took_ms = now.elapsed().as_millis() as u64;
+            tracing::info!(took_ms, "system calls are watched no longer");
+        }
     }
 
     /// Ends targets whose records have all come.
@@ -238,6 +269,10 @@ impl Node {
 
     /// Passes on what has been counted in the kernel, to whom it is of.
     pub fn count(&self, send: &mut dyn FnMut(Message)) {
+        // Reading empty tables takes longer than all else that an idle agent does.
+        if self.targets.is_empty() {
+            return;
+        }
         let (sums, threads) = {
             let kernel = self.kernel();
             (kernel.counts(), kernel.threads())
@@ -290,69 +325,17 @@ impl Node {
         }
     }
 
-    /// How things stand.
-    #[must_use]
-    pub fn status(&self, router: &Mutex<Router>) -> Status {
-        let router = router.lock().unwrap_or_else(PoisonError::into_inner);
-        let requests: BTreeMap<u8, u64> =
-            router.sessions().map(|(group, session)| (group, session.requests.total)).collect();
-        let target = |(group, target): (&u8, &Target)| {
-            let attacher = &target.control.attacher;
-            let processes: Vec<u32> = attacher.pids().collect();
-            TargetStatus {
-                pid: target.found.root,
-                name: target.resource.service_name().unwrap_or_default().to_owned(),
-                server: target.control.server,
-                why: target.found.why.clone(),
-                level: target.level,
-                gpu_processes: processes.iter().filter(|pid| attacher.has_gpu(**pid)).count(),
-                processes,
-                cost: target.cost,
-                requests: requests.get(group).copied().unwrap_or(0),
-                observed_s: target.since.elapsed().as_secs(),
-            }
-        };
-        Status {
-            off: self.off.clone(),
-            kubernetes: None,
-            targets: self.targets.iter().map(target).collect(),
-            passed: self.passed.clone(),
-            not_ready: None,
-        }
-    }
-
-    /// All processes that are observed.
-    #[must_use]
-    pub fn pids(&self) -> BTreeSet<u32> {
-        self.targets.values().flat_map(|target| target.control.attacher.pids()).collect()
-    }
-
-    /// What is probed.
-    pub fn coverage(&self) -> impl Iterator<Item = &Coverage> {
-        self.targets.values().flat_map(|target| target.control.attacher.coverage())
-    }
-
-    /// What each target is slowed down by, as a share of one core, under the resource of its topmost process.
-    pub fn costs(&self) -> impl Iterator<Item = (&Arc<Resource>, f64)> {
-        self.targets.values().map(|target| (&target.resource, target.cost))
-    }
-
-    /// All processes that are observed, with their target's group.
-    pub fn processes(&self) -> impl Iterator<Item = (u8, u32)> {
-        self.targets
-            .iter()
-            .flat_map(|(group, target)| target.control.attacher.pids().map(|pid| (*group, pid)))
-    }
-
-    /// Targets and how much of each is observed.
-    pub fn levels(&self) -> impl Iterator<Item = Level> {
-        self.targets.values().map(|target| target.level)
-    }
-
     fn begin(&mut self, found: Found, send: &mut dyn FnMut(Message)) {
         let taken =
             |group: &u8| self.targets.contains_key(group) || self.leaving.iter().any(|(_, of)| of == group);
         let Some(group) = (0..=u8::MAX).find(|group| !taken(group)) else { return };
+        // Before anything is said or asked of the target: not a byte of it may come too early.
+        if !self.is_watching()
+            && let Err(error) = self.watch()
+        {
+            tracing::warn!(pid = found.root, error = %crate::chain(&error), "a target cannot be watched");
+            return;
+        }
         let attacher = Attacher::sharing(&self.kernel, group);
         let mut given = self.manner.given.clone();
         given.extend(found.name.iter().map(|name| ("service.name".to_owned(), name.clone())));
@@ -392,6 +375,13 @@ impl Node {
         self.targets.insert(group, target);
     }
 
+    fn watch(&mut self) -> Result<(), KernelError> {
+        let start = Instant::now();
+        self.kernel().watch(true)?;
+        tracing::info!(took_ms = start.elapsed().as_millis() as u64, "system calls are watched");
+        Ok(())
+    }
+
     fn attach(
         &self,
         group: u8,
@@ -404,7 +394,9 @@ impl Node {
     }
 
     fn let_go(&mut self, groups: &[u8], send: &mut dyn FnMut(Message)) {
-        self.count(send);
+        if !groups.is_empty() {
+            self.count(send);
+        }
         for group in groups {
             let Some(mut target) = self.targets.remove(group) else { continue };
             let took = target.control.let_go_of_all(&mut |input| send(Message::Of(*group, input)));
@@ -415,6 +407,12 @@ impl Node {
 
     /// Carries out what a budget decided.
     fn go_to(&mut self, group: u8, level: Level, why: &str, send: &mut dyn FnMut(Message)) {
+        if level != Level::Off
+            && !self.is_watching()
+            && let Err(error) = self.watch()
+        {
+            tracing::warn!(error = %crate::chain(&error), "a target cannot be watched again");
+        }
         let Some(target) = self.targets.get_mut(&group) else { return };
         let learn = &mut |input| send(Message::Of(group, input));
         let from = std::mem::replace(&mut target.level, level);

@@ -1,9 +1,14 @@
 //! Words from outside that gpuspan must let go of everything: a file that is there, a signal, another agent that has come.
 //!
-//! In: the file system. Out: why nothing may be observed now, if so. Looked at several times a second.
+//! In: the file system. Out: why nothing may be observed now, if so, and a descriptor that can be read when that may have
+//! changed. Where the kernel cannot tell, and for another agent that was killed, it is looked at again and again.
 
 use crate::target;
-use std::io::Write as _;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// Looks for such words.
@@ -13,6 +18,8 @@ pub struct Off {
     /// Where agents of a node tell each other who has come last.
     newest: Option<PathBuf>,
     own: String,
+    /// Tells when something changes in the folder.
+    changes: Option<File>,
 }
 
 impl Off {
@@ -26,7 +33,25 @@ impl Off {
         let wrote = replace(&newest, &own).inspect_err(|error| {
             tracing::warn!(file = %newest.display(), %error, "another agent on this node would not know of this one");
         });
-        Self { file: file.to_owned(), newest: wrote.ok().map(|()| newest), own }
+        let changes = file.parent().and_then(|folder| {
+            watch(folder)
+                .inspect_err(|error| tracing::info!(folder = %folder.display(), %error, "looked at four times a second"))
+                .ok()
+        });
+        Self { file: file.to_owned(), newest: wrote.ok().map(|()| newest), own, changes }
+    }
+
+    /// Can be read when a look is due; none where that is not to be had.
+    #[must_use]
+    pub fn changes(&self) -> Option<BorrowedFd<'_>> {
+        self.changes.as_ref().map(|changes| changes.as_fd())
+    }
+
+    /// Whether something has changed in the folder since the last call.
+    pub fn has_changed(&mut self) -> bool {
+        // Room for some names; what is behind them is read at the next call.
+        let mut events = [0; 4096];
+        self.changes.as_mut().is_some_and(|changes| changes.read(&mut events).is_ok_and(|read| read > 0))
     }
 
     /// Why nothing may be observed.
@@ -48,6 +73,24 @@ impl Drop for Off {
             // Nobody is misled by a file that stays: the process that it names is gone.
             let _ = std::fs::remove_file(newest);
         }
+    }
+}
+
+/// Whatever comes into a folder, and whatever leaves it.
+fn watch(folder: &Path) -> std::io::Result<File> {
+    let path = CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: no preconditions.
+    let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
+    if fd == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: it has just been made, and nobody else knows it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    let what = libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVE;
+    // SAFETY: the path ends with a zero and lives through the call.
+    match unsafe { libc::inotify_add_watch(file.as_raw_fd(), path.as_ptr(), what) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(file),
     }
 }
 
@@ -77,11 +120,14 @@ mod tests {
     fn a_file_switches_off_and_on() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run/off");
-        let off = Off::new(&file);
+        let mut off = Off::new(&file);
         assert_eq!(off.why(), None);
+        assert!(!off.has_changed());
         std::fs::write(&file, "").unwrap();
+        assert!(off.changes().is_none() || off.has_changed() && !off.has_changed());
         assert!(off.why().unwrap().ends_with("off is there"));
         std::fs::remove_file(&file).unwrap();
+        assert!(off.changes().is_none() || off.has_changed());
         assert_eq!(off.why(), None);
     }
 

@@ -8,6 +8,7 @@ use crate::kubernetes::{self, Pods, StartError};
 use crate::place;
 use crate::span::model::Value;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Knows where processes run.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,19 @@ impl Whereabouts {
         }
     }
 
+    /// Waits until the pods are known, at most for so long; false if they should be and are not.
+    #[must_use]
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let end = Instant::now() + at_most;
+        while self.status().is_some_and(|status| !status.synced) {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
     /// Changes when what is told of places may be another.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -80,6 +94,7 @@ fn settings(config: &config::Kubernetes) -> kubernetes::Settings {
         kubelet: config.kubelet.clone(),
         token_file: config.token_file.clone().unwrap_or(default.token_file),
         ca_file: config.ca_file.clone().unwrap_or(default.ca_file),
+        well_known_labels: config.well_known_labels,
         ..default
     }
 }

@@ -1,24 +1,28 @@
 //! The kernel side as user space holds it: object loaded, hooks in place, tables within reach.
 //!
 //! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
-//! attached and no target yet: until a pid's bit is set, nothing is sent.
+//! attached, or ready to be, and no target yet: until a pid's bit is set, nothing is sent.
 
 use super::btf;
-use super::hooks::{attach_processes, attach_sockets};
+use super::hooks::Hooks;
 use super::multi::{self, MultiError};
 use super::programs::MultiPrograms;
 use super::settings::{Adapters, Detail, KernelSettings, LinkKind};
-use super::targets::{self, Targets};
+use super::tables::{
+    CountPod, DescriptorPod, LayoutPod, RingPod, SessionPod, SettingsPod, StreamPod, Tables, ThreadPod,
+    WishPod,
+};
+use super::targets;
 use crate::decode::Burst;
 use crate::probe::{self, Results};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use aya::programs::{ProgramError, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use profiler_common::cookie::{GROUPS, runs};
 use profiler_common::counter::{Counters, family};
-use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Thread, detail};
-use profiler_common::stream::{Descriptor, FOUND_OPEN, Session, SessionKey, Stream, WISHES, Wish, map};
+use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, detail};
+use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, WISHES, Wish, map};
 
 /// The compiled kernel side for this machine.
 #[cfg(target_arch = "x86_64")]
@@ -69,47 +73,13 @@ pub struct Kernel {
     ring: Option<RingBuf<MapData>>,
     /// Log lines of a debug build of the kernel side.
     log: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// The system call hook in use.
-    pub socket_hook: &'static str,
+    hooks: Hooks,
+    hints: Option<RingBuf<MapData>>,
     results: Results,
     adapters: Adapters,
     /// By target group.
     settings: Vec<Settings>,
 }
-
-struct Tables {
-    counters: PerCpuArray<MapData, CountersPod>,
-    targets: Targets,
-    /// Programs that are loaded later must find it.
-    _target_bits: aya::maps::Map,
-    wishes: Array<MapData, WishPod>,
-    sessions: HashMap<MapData, SessionKeyPod, SessionPod>,
-    descriptors: HashMap<MapData, DescriptorPod, u64>,
-    streams: HashMap<MapData, u64, StreamPod>,
-    settings: Array<MapData, SettingsPod>,
-    runs: PerCpuArray<MapData, u64>,
-    counts: PerCpuHashMap<MapData, CountKeyPod, CountPod>,
-    threads: HashMap<MapData, u64, ThreadPod>,
-    capturing: HashMap<MapData, u32, u64>,
-    layouts: Array<MapData, LayoutPod>,
-    rings: HashMap<MapData, u32, RingPod>,
-    idle_receives: HashMap<MapData, u32, u64>,
-}
-
-macro_rules! pod {
-    ($($name:ident of $inner:ty),*) => {$(
-        #[repr(transparent)]
-        #[derive(Clone, Copy)]
-        struct $name($inner);
-        // SAFETY: contract types are repr(C), made of integers and without padding (profiler_common::layout).
-        unsafe impl aya::Pod for $name {}
-    )*};
-}
-pod!(
-    CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream, SettingsPod of Settings,
-    WishPod of Wish, SessionKeyPod of SessionKey, SessionPod of Session, CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread,
-    LayoutPod of BatchLayout, RingPod of Ring
-);
 
 /// Entry program of the GPU probes.
 pub(super) const ENTER: &str = "gpu_enter";
@@ -129,7 +99,7 @@ const ALWAYS: [&str; 2] = [ENTER, LEAVE];
 const UPROBES: [&str; 6] = [ENTER, LEAVE, TLS_ENTER, TLS_LEAVE, SERVER_ENTER, SERVER_LEAVE];
 
 impl Kernel {
-    /// Loads the object and attaches the socket and process hooks.
+    /// Loads the object, and attaches the socket and process hooks unless they are to wait.
     ///
     /// # Errors
     /// When privileges or kernel features lack; the message says which.
@@ -154,11 +124,13 @@ impl Kernel {
             .load(object)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
         let multi = load_uprobes(&mut ebpf, object, settings.links)?;
-        let socket_hook = attach_sockets(&mut ebpf, settings.raw_tracepoint)?;
-        attach_processes(&mut ebpf)?;
+        let mut hooks = Hooks::load(&mut ebpf, settings.raw_tracepoint)?;
+        if !settings.hooks_wait {
+            hooks.watch(&mut ebpf)?;
+        }
         let tables = Tables::take(&mut ebpf)?;
-        let ring = RingBuf::try_from(take(&mut ebpf, map::EVENTS)?)
-            .map_err(|error| KernelError::Table(map::EVENTS, error))?;
+        let ring = ring_of(&mut ebpf, map::EVENTS)?;
+        let hints = ring_of(&mut ebpf, map::HINTS)?;
         // The built-in object has no log; a debug build's says so if it cannot be read.
         let log = settings.object.as_ref().and_then(|_| {
             let logger = EbpfLogger::init(&mut ebpf);
@@ -170,7 +142,8 @@ impl Kernel {
             tables,
             ring: Some(ring),
             log,
-            socket_hook,
+            hooks,
+            hints: Some(hints),
             results: settings.results,
             adapters: settings.adapters,
             settings: vec![
@@ -271,6 +244,49 @@ impl Kernel {
     /// The ring, once.
     pub fn take_ring(&mut self) -> Option<RingBuf<MapData>> {
         self.ring.take()
+    }
+
+    /// The ring of the hints, once.
+    pub fn take_hints(&mut self) -> Option<RingBuf<MapData>> {
+        self.hints.take()
+    }
+
+    /// Name of the system call hook.
+    #[must_use]
+    pub fn socket_hook(&self) -> &'static str {
+        self.hooks.socket()
+    }
+
+    /// Puts the socket and process hooks in place before the first target, or takes them out behind the last.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; none stands then.
+    pub fn watch(&mut self, on: bool) -> Result<(), KernelError> {
+        if on {
+            return self.hooks.watch(&mut self.ebpf);
+        }
+        self.hooks.ignore();
+        // A mark that stayed would make a target of whoever gets the number next.
+        self.tables.targets.clear();
+        Ok(())
+    }
+
+    /// Whether the socket and process hooks stand.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.hooks.are_watching()
+    }
+
+    /// Puts the hints for discovery in place, or takes them out.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; none stands then.
+    pub fn hint(&mut self, on: bool) -> Result<(), KernelError> {
+        if on {
+            return self.hooks.hint(&mut self.ebpf);
+        }
+        self.hooks.hush();
+        Ok(())
     }
 
     /// Passes log lines of a debug build of the kernel side on.
@@ -379,37 +395,11 @@ pub fn found_open_id(group: u8, number: u64) -> u64 {
     FOUND_OPEN | u64::from(group) << 48 | number
 }
 
-impl Tables {
-    fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        fn table<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
-            ebpf: &mut Ebpf,
-            name: &'static str,
-        ) -> Result<T, KernelError> {
-            T::try_from(take(ebpf, name)?).map_err(|error| KernelError::Table(name, error))
-        }
-        let target_bits = take(ebpf, map::TARGETS)?;
-        Ok(Self {
-            counters: table(ebpf, map::COUNTERS)?,
-            targets: Targets::map(&target_bits, targets::words())
-                .map_err(|error| KernelError::Table(map::TARGETS, error))?,
-            _target_bits: target_bits,
-            wishes: table(ebpf, map::WISHES)?,
-            sessions: table(ebpf, map::SESSIONS)?,
-            descriptors: table(ebpf, map::DESCRIPTORS)?,
-            streams: table(ebpf, map::STREAMS)?,
-            settings: table(ebpf, map::SETTINGS)?,
-            runs: table(ebpf, map::RUNS)?,
-            counts: table(ebpf, map::COUNTS)?,
-            threads: table(ebpf, map::THREADS)?,
-            capturing: table(ebpf, map::CAPTURING)?,
-            layouts: table(ebpf, map::LAYOUTS)?,
-            rings: table(ebpf, map::RINGS)?,
-            idle_receives: table(ebpf, map::IDLE_RECEIVES)?,
-        })
-    }
+fn ring_of(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
+    RingBuf::try_from(take(ebpf, name)?).map_err(|error| KernelError::Table(name, error))
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelError> {
     ebpf.take_map(name).ok_or(KernelError::Incomplete(name))
 }
 

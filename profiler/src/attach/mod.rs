@@ -17,6 +17,7 @@ mod programs;
 mod runtime;
 mod settings;
 mod site;
+mod tables;
 mod targets;
 mod tracefs;
 
@@ -296,7 +297,9 @@ impl Attacher {
     pub fn detach(&mut self) -> Duration {
         let start = Instant::now();
         for pid in self.processes.keys() {
-            self.kernel().set_target(*pid, false);
+            let threads = target::threads(*pid);
+            let mut kernel = self.kernel();
+            std::iter::once(*pid).chain(threads).for_each(|task| kernel.set_target(task, false));
         }
         let mut all = Vec::new();
         for process in self.processes.values_mut() {

@@ -27,6 +27,8 @@ pub struct KernelSettings {
     pub links: LinkKind,
     /// Use the raw tracepoint for system calls even where the BTF one is to be had.
     pub raw_tracepoint: bool,
+    /// The socket and process hooks are put in place by [`watch`](super::Kernel::watch), not at once.
+    pub hooks_wait: bool,
     /// Another object file than the built-in one (a debug build of the kernel side).
     pub object: Option<std::path::PathBuf>,
     /// Of which calls failures are reported.
@@ -76,6 +78,7 @@ impl Default for KernelSettings {
             ring_bytes: RING_BYTES,
             links: LinkKind::Auto,
             raw_tracepoint: false,
+            hooks_wait: false,
             object: None,
             results: Results::Some,
             detail: Detail::Events,

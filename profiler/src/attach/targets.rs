@@ -59,6 +59,18 @@ impl Targets {
             word.fetch_and(!bit, Ordering::Relaxed);
         }
     }
+
+    /// Takes all marks off. Nobody may set one meanwhile.
+    pub fn clear(&self) {
+        for index in 0..self.len {
+            // SAFETY: as in `set`.
+            let word = unsafe { self.words.add(index).as_ref() };
+            // Most stand for nobody, and their memory stays untouched.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 impl Drop for Targets {

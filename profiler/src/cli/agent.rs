@@ -5,13 +5,16 @@ use super::attach::{environment, leave_no_dump};
 use super::exit::Usage;
 use super::privileges;
 use super::signals::{self, Signal};
+use crate::agent::Whereabouts;
 use crate::agent::config::{self, Config, Resolved};
 use crate::device::Running;
-use crate::discover::{Discovery, Found, Look, PlaceFacts};
+use crate::discover::{Discovery, Found, Look};
 use crate::export::{Endpoint, identity};
 use crate::metric::catalog::attribute::SERVICE_NAME;
 use crate::pipeline::{self, AgentWishes};
-use crate::{place, target};
+use crate::span::model::Value;
+use crate::target;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -21,13 +24,23 @@ use std::time::{Duration, Instant};
 /// Between the two looks of a dry run: what is about to become a server has a moment.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
+/// How long a dry run waits for the pods of the node.
+const FOR_PODS: Duration = Duration::from_secs(5);
+/// What a dry run tells of the place of a target.
+const PLACE: [&str; 3] = ["k8s.namespace.name", "k8s.pod.name", "k8s.container.name"];
+
 /// Checks, looks, or runs.
 pub fn run(args: &args::Agent) -> anyhow::Result<()> {
     let (config, resolved) = read(args.config.as_deref())?;
     let text = if args.check_config {
         checked(&config, &resolved)?
     } else if args.dry_run {
-        dry_run(&look_twice(&resolved), args.json)?
+        let whereabouts = Whereabouts::new(&config.kubernetes)?;
+        if !whereabouts.wait(FOR_PODS) {
+            tracing::warn!("the pods of this node are not known: what rules ask of them does not match");
+        }
+        let look = look_twice(&resolved, &whereabouts);
+        dry_run(&look, &|pid| whereabouts.attributes(pid), args.json)?
     } else {
         return observe(args, config, resolved);
     };
@@ -97,26 +110,48 @@ fn checked(config: &Config, resolved: &Resolved) -> anyhow::Result<String> {
 }
 
 /// Two looks at the processes of this machine.
-fn look_twice(resolved: &Resolved) -> Look {
+fn look_twice(resolved: &Resolved, whereabouts: &Whereabouts) -> Look {
     let mut discovery = Discovery::new(resolved.rules.clone(), resolved.discover);
     let running = Running::new(&resolved.devices);
-    let facts = |pid| PlaceFacts::from(&place::of(pid));
+    let facts = |pid| whereabouts.facts(pid);
     discovery.look(Instant::now(), &running.pids(), &facts);
     std::thread::sleep(BETWEEN_LOOKS);
     discovery.look(Instant::now(), &running.pids(), &facts)
 }
 
-/// A look for people, or as JSON.
-fn dry_run(look: &Look, json: bool) -> anyhow::Result<String> {
+/// A look for people, or as JSON. `attributes` are those of a process's place.
+fn dry_run(
+    look: &Look,
+    attributes: &dyn Fn(u32) -> Vec<(String, Value)>,
+    json: bool,
+) -> anyhow::Result<String> {
+    let place = |pid| {
+        let all = attributes(pid).into_iter().filter(|(key, _)| PLACE.contains(&key.as_str()));
+        all.filter_map(|(key, value)| match value {
+            Value::Str(text) => Some((key, text.into_owned())),
+            _ => None,
+        })
+        // Of two words the later one counts.
+        .collect::<BTreeMap<_, _>>()
+    };
     if json {
-        return Ok(serde_json::to_string_pretty(look)? + "\n");
+        let mut told = serde_json::to_value(look)?;
+        let found = told.get_mut("found").and_then(serde_json::Value::as_array_mut).into_iter().flatten();
+        for (value, found) in found.zip(&look.found) {
+            if let Some(object) = value.as_object_mut() {
+                object.insert("place".to_owned(), serde_json::to_value(place(found.root))?);
+            }
+        }
+        return Ok(serde_json::to_string_pretty(&told)? + "\n");
     }
     let mut text = String::new();
     writeln!(text, "would be observed: {}", look.found.len())?;
     for found in &look.found {
         let Found { root, server, why, .. } = found;
         writeln!(text, "  pid {root:<8} {server:<13} as {}: {why}", name(found))?;
-        for (key, value) in &found.attributes {
+        for (key, value) in
+            place(*root).iter().chain(found.attributes.iter().map(|(key, value)| (key, value)))
+        {
             writeln!(text, "               {key}={value}")?;
         }
     }
@@ -158,11 +193,22 @@ mod tests {
         };
         let passed = Passed { pid: 5, comm: "python3".to_owned(), why: "excluded".to_owned() };
         let look = Look { found: vec![found], passed: vec![passed] };
-        let text = dry_run(&look, false).unwrap();
+        let places = |_| {
+            let pair = |key: &str, value| (key.to_owned(), crate::span::model::text(value));
+            vec![
+                pair("k8s.pod.name", "chat-0"),
+                pair("container.id", "c"),
+                pair("k8s.namespace.name", "serving"),
+            ]
+        };
+        let text = dry_run(&look, &places, false).unwrap();
         assert!(text.contains("vllm          as chat: vllm by name") && text.contains("team=a"), "{text}");
+        assert!(text.contains("k8s.namespace.name=serving\n               k8s.pod.name=chat-0\n"), "{text}");
+        assert!(!text.contains("container.id"), "{text}");
         assert!(text.contains("passed over: 1\n  pid 5        python3       excluded\n"), "{text}");
-        let json: serde_json::Value = serde_json::from_str(&dry_run(&look, true).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&dry_run(&look, &places, true).unwrap()).unwrap();
         assert_eq!((&json["found"][0]["server"], &json["passed"][0]["pid"]), (&"vllm".into(), &5.into()));
+        assert_eq!(json["found"][0]["place"]["k8s.pod.name"], "chat-0");
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub fn kernel(probing: &args::Probing) -> KernelSettings {
     KernelSettings {
         ring_bytes: probing.ring_bytes,
         links: probing.links,
+        hooks_wait: false,
         raw_tracepoint: probing.raw_tracepoint,
         object: probing.ebpf_object.clone(),
         results: probing.results,

@@ -10,27 +10,30 @@
 //! runtime, driver or device, if it or another of its group listens; or what a rule includes. A mapped libcudart alone is
 //! no proof. A program with a CUDA runtime linked in is told by the driver's library, which that maps at its first call.
 
+mod agenda;
 mod backoff;
 mod found;
 mod kind;
 mod procfs;
 mod root;
 mod rules;
+mod standing;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use agenda::Happened;
 pub use found::{Found, Look, MOST_TARGETS, Passed, Settings};
 pub use procfs::{Processes, Procfs, Program, Status};
 pub use rules::{Action, Match, PlaceFacts, Rule, RuleError, Rules};
 
-use crate::server::known;
+use agenda::Agenda;
 use backoff::BackOff;
 use kind::Kind;
 use root::Evidence;
-use rules::{Subject, Verdict};
+use rules::Verdict;
+use standing::{excluded_by, is_candidate, is_outside, of_kind, recognise, subject};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 use table::{Process, Table};
 
@@ -40,10 +43,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LEFT_OVER: Duration = Duration::from_secs(5);
 /// Between two looks at what rules say of a target, where they ask for its place.
 const REVIEW: Duration = Duration::from_secs(10);
+/// For how long a process may become a server without a hint: by a library, or by a socket that is none of TCP. What is
+/// older does so rarely, and is seen some seconds later.
+const YOUNG: Duration = Duration::from_secs(60);
+/// For how long one that has a GPU may begin to listen without a hint: as long as a model takes to load.
+const UNSURE: Duration = Duration::from_secs(900);
+/// A program that lives longer than this may be a server.
+const LASTS: Duration = Duration::from_millis(600);
 /// The most that is told of what was passed over.
 const MOST_PASSED: usize = 256;
-/// Hints between two looks. Without one a process is seen all the same.
-const MOST_HINTS: usize = 4096;
 /// Targets that ended and are remembered.
 const MOST_ENDED: usize = 256;
 
@@ -53,13 +61,16 @@ pub struct Discovery {
     table: Table,
     rules: Rules,
     settings: Settings,
-    hints: BTreeSet<u32>,
+    agenda: Agenda,
     targets: BTreeMap<u32, Target>,
     /// Servers that are one with a target though they are not under it, by pid.
     joined: BTreeMap<u32, (u64, u32)>,
     /// Targets that ended: pid, start and when.
     ended: VecDeque<((u32, u64), Instant)>,
     back_off: BackOff,
+    /// The last look had something that may be a server soon.
+    unsure: bool,
+    is_quiet: bool,
 }
 
 struct Target {
@@ -88,19 +99,37 @@ impl Discovery {
             table: Table::default(),
             rules,
             settings,
-            hints: BTreeSet::new(),
+            agenda: Agenda::default(),
             targets: BTreeMap::new(),
             joined: BTreeMap::new(),
             ended: VecDeque::new(),
             back_off: BackOff::default(),
+            unsure: false,
+            is_quiet: false,
         }
     }
 
-    /// Something happened to this process: it is examined at the next look.
-    pub fn hint(&mut self, pid: u32) {
-        if self.hints.len() < MOST_HINTS {
-            self.hints.insert(pid);
-        }
+    /// Something happened to this process: it is looked at as soon as may be.
+    pub fn hint(&mut self, pid: u32, happened: Happened, now: Instant) {
+        self.agenda.add(pid, happened, now);
+    }
+
+    /// When a look at those that something happened to is due.
+    #[must_use]
+    pub fn next_hinted(&self) -> Option<Instant> {
+        self.agenda.next()
+    }
+
+    /// Whether, where hints tell of programs and sockets, looks at everything may be rarer for now.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Until when hints may wait: looking at what they say must not cost too much.
+    #[must_use]
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.agenda.rests_until()
     }
 
     /// Other rules from the next look on. Targets that they exclude, and those that only the old ones included, go.
@@ -124,14 +153,67 @@ impl Discovery {
         gpu_pids: &BTreeSet<u32>,
         facts: &dyn Fn(u32) -> PlaceFacts,
     ) -> Look {
-        let hints = std::mem::take(&mut self.hints);
+        let hints = self.agenda.all_due(now);
         let gone = self.table.update(now, self.processes.as_mut(), &hints);
-        self.let_go(now, &gone);
+        self.unsure = false;
+        let look = self.decide(now, &gone, gpu_pids, facts);
+        self.is_quiet = !self.unsure && self.table.iter().all(|(_, process)| process.lived(now) >= YOUNG);
+        look
+    }
+
+    /// Looks only at those that something happened to; none if that changes nothing.
+    pub fn look_at_hinted(
+        &mut self,
+        now: Instant,
+        gpu_pids: &BTreeSet<u32>,
+        facts: &dyn Fn(u32) -> PlaceFacts,
+    ) -> Option<Look> {
+        let began = Instant::now();
+        let due = self.agenda.due(now);
+        let gone = self.table.update_some(now, self.processes.as_mut(), &due);
+        let matters =
+            gone.iter().any(|(pid, _)| self.targets.contains_key(pid)) || self.concerns(&due, facts);
+        let look = matters.then(|| self.decide(now, &gone, gpu_pids, facts));
+        for pid in due.keys() {
+            match self.table.get(*pid).map(|process| process.lived(now)) {
+                None => self.agenda.forget(*pid),
+                // What lives no longer than that is nobody's server.
+                Some(lived) => self.is_quiet &= !(LASTS..YOUNG).contains(&lived),
+            }
+        }
+        self.agenda.looked(now, began.elapsed(), due.values().any(|whole| *whole));
+        look
+    }
+
+    /// Whether one of these, or a process that works for one of them, could be a target or is part of one.
+    fn concerns(&mut self, hinted: &BTreeMap<u32, bool>, facts: &dyn Fn(u32) -> PlaceFacts) -> bool {
+        for pid in hinted.keys() {
+            if let Some(process) = self.table.get_mut(*pid) {
+                process.ask(*pid, &self.rules, facts);
+            }
+        }
+        let candidates = self.table.iter().filter(|(_, process)| is_candidate(process));
+        let mut families =
+            candidates.flat_map(|(pid, _)| std::iter::once(pid).chain(self.table.ancestors(pid)));
+        families.any(|pid| hinted.contains_key(&pid))
+    }
+
+    /// What a look comes to, with the table up to date.
+    fn decide(
+        &mut self,
+        now: Instant,
+        gone: &[(u32, Process)],
+        gpu_pids: &BTreeSet<u32>,
+        facts: &dyn Fn(u32) -> PlaceFacts,
+    ) -> Look {
+        self.let_go(now, gone);
         let mut look = Look::default();
         self.review(now, facts, &mut look.passed);
         let mut on_gpu = self.processes.on_amd();
         on_gpu.extend(gpu_pids);
         for root in self.candidates(now, &on_gpu, facts, &mut look.passed) {
+            let since = self.table.get(root).and_then(|process| process.candidate);
+            self.unsure |= since.is_none_or(|since| now.duration_since(since) < UNSURE);
             if let Err(why) = self.consider(root, now, &on_gpu, facts) {
                 look.passed.push(self.passed(root, why));
             }
@@ -213,9 +295,7 @@ impl Discovery {
         let rules = &self.rules;
         let mut candidates = BTreeSet::new();
         for (pid, process) in self.table.iter_mut() {
-            let Process { wanted, program, command, status, .. } = process;
-            let subject = Subject { executable: &program.executable, command, uid: status.uid };
-            wanted.get_or_insert_with(|| rules.wants(subject, &|| facts(pid)));
+            process.ask(pid, rules, facts);
             if is_candidate(process) || on_gpu.contains(&pid) && !is_outside(process) {
                 process.candidate.get_or_insert(now);
                 candidates.insert(pid);
@@ -360,39 +440,4 @@ impl Discovery {
         let comm = self.table.get(pid).map(|process| process.status.comm.clone()).unwrap_or_default();
         Passed { pid, comm, why }
     }
-}
-
-/// Not part of any target, whatever it does. Of those who watch GPUs a rule may name one; a shell has the names of what it
-/// starts in its own command line.
-fn is_outside(process: &Process) -> bool {
-    let named = matches!(process.kind, Kind::Bystander(_)) && process.wanted == Some(true);
-    process.kind.is_outside() && !named
-}
-
-/// It could be a target, or part of one, by what is known of itself.
-fn is_candidate(process: &Process) -> bool {
-    let shows =
-        matches!(process.kind, Kind::Server(_)) || process.gpu.is_some() || process.wanted == Some(true);
-    shows && !is_outside(process)
-}
-
-fn subject(process: &Process) -> Subject<'_> {
-    Subject { executable: &process.program.executable, command: &process.command, uid: process.status.uid }
-}
-
-fn excluded_by(number: usize, words: &str) -> String {
-    format!("rule {number} excludes it ({words})")
-}
-
-fn recognise(process: &Process) -> &'static str {
-    known::recognise(&process.status.comm, &process.program.executable, &process.program.command_line)
-}
-
-/// What tells servers of a kind for the back-off: a container that is started again has another id.
-fn of_kind(process: &Process) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let is_id = |part: &&str| part.len() >= 32 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let place: Vec<_> = process.program.cgroup.split(['/', '-', '.']).filter(|part| !is_id(part)).collect();
-    (&process.program.executable, &process.command, place).hash(&mut hasher);
-    hasher.finish()
 }

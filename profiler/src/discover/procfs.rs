@@ -15,6 +15,8 @@ use std::path::Path;
 const MOST_COMMAND: u64 = 16 << 10;
 /// What is read of a process's list of mappings: 160,000 of them.
 const MOST_MAPS: u64 = 16 << 20;
+/// What is read of a file at first.
+const FIRST_READ: usize = 4096;
 /// Descriptors that are looked at for devices.
 const MOST_DESCRIPTORS: usize = 1024;
 /// Files that are held open at most, and which share of those that this program may open.
@@ -65,6 +67,8 @@ pub trait Processes {
     fn gpu(&self, pid: u32) -> Option<String>;
     /// Number of its descriptors, 0 where the kernel does not count them.
     fn descriptors(&self, pid: u32) -> u64;
+    /// Sockets may have come since: tables of them are read anew.
+    fn forget_sockets(&mut self);
     /// Its listening sockets: inode and address. Tables of sockets are read once between two `pids`.
     fn listens(&mut self, pid: u32) -> Vec<(u64, Address)>;
     /// Everything that is one server with `root`.
@@ -119,8 +123,8 @@ impl Processes for Procfs {
     }
 
     fn status(&self, pid: u32) -> Option<Status> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        parse_status(&text)
+        let text = bounded(format!("/proc/{pid}/status"), MOST_COMMAND);
+        parse_status(&String::from_utf8_lossy(&text))
     }
 
     fn command_line(&self, pid: u32) -> Vec<String> {
@@ -152,6 +156,10 @@ impl Processes for Procfs {
 
     fn descriptors(&self, pid: u32) -> u64 {
         std::fs::metadata(format!("/proc/{pid}/fd")).map_or(0, |folder| folder.size())
+    }
+
+    fn forget_sockets(&mut self) {
+        self.tables.clear();
     }
 
     fn listens(&mut self, pid: u32) -> Vec<(u64, Address)> {
@@ -196,7 +204,8 @@ fn pages(file: &File) -> Option<u64> {
 }
 
 fn bounded(path: impl AsRef<Path>, most: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    // Procfs does not say how long its files are, and reading a few bytes first costs a system call each.
+    let mut bytes = Vec::with_capacity(FIRST_READ);
     // What was read before an error is as good as ever.
     let _ = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
     bytes

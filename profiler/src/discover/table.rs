@@ -110,6 +110,28 @@ impl Table {
         gone
     }
 
+    /// Brings only these up to date, of which some are examined whatever they look like. Tells who is gone.
+    pub fn update_some(
+        &mut self,
+        now: Instant,
+        processes: &mut dyn Processes,
+        some: &BTreeMap<u32, bool>,
+    ) -> Vec<(u32, Process)> {
+        processes.forget_sockets();
+        let mut gone = Vec::new();
+        for (pid, whole) in some {
+            let same = match self.known.get_mut(pid) {
+                Some(process) => process.renew(*pid, now, *whole, processes, &mut self.examined),
+                None => false,
+            };
+            if !same {
+                gone.extend(self.remove(*pid, processes));
+                self.meet(*pid, now, processes);
+            }
+        }
+        gone
+    }
+
     /// A new process.
     fn meet(&mut self, pid: u32, now: Instant, processes: &mut dyn Processes) {
         let again = now + REFRESH;
@@ -160,6 +182,11 @@ impl Table {
     /// A process, to note something.
     pub fn get_mut(&mut self, pid: u32) -> Option<&mut Process> {
         self.known.get_mut(&pid)
+    }
+
+    /// Every process.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Process)> {
+        self.known.iter().map(|(pid, process)| (*pid, process))
     }
 
     /// Every process, to note something.
@@ -220,6 +247,9 @@ impl Process {
             self.pages = pages;
             self.status = status;
             self.refresh_at = if due { now + REFRESH } else { self.refresh_at };
+        }
+        if hinted {
+            self.sockets.changed = Some(now);
         }
         if self.stale && (hinted || now >= self.rest_until) {
             let began = Instant::now();

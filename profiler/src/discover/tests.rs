@@ -1,5 +1,6 @@
 //! Discovery on process tables that are made up, with a clock that stands where it is put, and on real processes.
 
+mod hinted;
 mod live;
 mod made_up;
 
@@ -291,7 +292,7 @@ fn a_quiet_process_costs_its_size() {
     assert_eq!(after.status - before.status, 501, "each is asked once in 30 s");
     assert!(story.most_status_of_a_look < 40, "and not all at once: {}", story.most_status_of_a_look);
     let hinted = 100;
-    story.discovery.hint(hinted);
+    story.discovery.hint(hinted, Happened::Executed, story.now);
     story.look();
     assert_eq!(story.made().counts.examined, after.examined + 1);
 }
@@ -305,7 +306,7 @@ fn random_histories_keep_the_invariants() {
         story.discovery.set(Rules::default(), Settings { most_targets: 5 });
         for _ in 0..60 {
             let pid = random.u32(2..40);
-            match random.u8(0..6) {
+            match random.u8(0..7) {
                 0 => story.end(pid),
                 1 | 2 if !story.made().processes.contains_key(&pid) => {
                     let parent = random.u32(1..40);
@@ -320,9 +321,15 @@ fn random_histories_keep_the_invariants() {
                         of.listens.push((u64::from(pid % 7), Address::Tcp(1)));
                     });
                 }
-                4 => story.discovery.hint(pid),
+                4 => {
+                    let happened = if random.bool() { Happened::Executed } else { Happened::Listens };
+                    story.discovery.hint(pid, happened, story.now);
+                }
                 _ => {
-                    let look = story.look();
+                    let Some(look) = (if random.bool() { Some(story.look()) } else { story.look_hinted() })
+                    else {
+                        continue;
+                    };
                     assert!(look.found.len() <= 5, "seed {seed}");
                     for found in &look.found {
                         let made = story.made();

@@ -28,7 +28,7 @@ pub fn measure(target: &mut Target, effort: Effort, table: &mut Table) -> Result
         for _ in 0..effort.rounds {
             time(target, effort, &mut none)?;
             let mut kernel = Kernel::load(&settings)?;
-            hook = kernel.socket_hook;
+            hook = kernel.socket_hook();
             let drain = Drain::start(&mut kernel)?;
             time(target, effort, &mut bystander)?;
             kernel.set_target(target.pid(), true);

@@ -151,6 +151,11 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
         config.budget.canary.0 <= Duration::from_secs(600),
         "must not be longer than 10m",
     )?;
+    wrong(
+        "budget.linger",
+        config.budget.linger.0 <= Duration::from_secs(3600),
+        "must not be longer than 1h",
+    )?;
     wrong("budget.off_file", config.budget.off_file.is_absolute(), "must be an absolute path")?;
     wrong("limits.memory", config.limits.memory.0 >= LEAST_MEMORY, "must be 64MiB or more")?;
     wrong(

@@ -97,6 +97,7 @@ impl Config {
             detail: self.detail.0,
             adapters: self.adapters.0,
             stack_every: self.kernel.stacks,
+            hooks_wait: true,
             ..KernelSettings::default()
         }
     }

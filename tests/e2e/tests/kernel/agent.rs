@@ -1,5 +1,8 @@
 //! `gpuspan agent`: servers that come and go are found, observed within a budget, and let go of when somebody says so.
 
+#[cfg(test)]
+mod idle;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
