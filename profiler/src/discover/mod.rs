@@ -171,8 +171,8 @@ impl Discovery {
         let began = Instant::now();
         let due = self.agenda.due(now);
         let gone = self.table.update_some(now, self.processes.as_mut(), &due);
-        let matters =
-            gone.iter().any(|(pid, _)| self.targets.contains_key(pid)) || self.concerns(&due, facts);
+        let is_target = due.keys().any(|pid| self.targets.contains_key(pid));
+        let matters = is_target || self.concerns(&due, facts);
         let look = matters.then(|| self.decide(now, &gone, gpu_pids, facts));
         for pid in due.keys() {
             match self.table.get(*pid).map(|process| process.lived(now)) {

@@ -117,7 +117,7 @@ impl Agent<'_> {
             let signalled = wishes.change_off.swap(false, Ordering::AcqRel);
             self.switched_off ^= signalled;
             if self.off.has_changed() || signalled || at.off.is_due() {
-                self.look_off(send);
+                self.look_off(&mut at.discover, send);
             }
             if wishes.reload.swap(false, Ordering::AcqRel)
                 && let Some((new, resolved)) = read()
@@ -262,7 +262,7 @@ impl Agent<'_> {
     }
 
     /// Lets go of everything where somebody says so.
-    fn look_off(&mut self, send: &mut dyn FnMut(Message)) {
+    fn look_off(&mut self, everything: &mut Every, send: &mut dyn FnMut(Message)) {
         let signal = self.switched_off.then(|| "it was switched off by SIGUSR2".to_owned());
         let why = signal.or_else(|| self.off.why());
         if why == self.node.off {
@@ -279,6 +279,7 @@ impl Agent<'_> {
             self.node.stop_watching(Instant::now(), true);
         }
         self.listen_to_hints(!is_off);
+        everything.next = Instant::now();
         self.tell();
     }
 
