@@ -11,6 +11,7 @@
 
 mod agent;
 mod device_thread;
+mod every;
 mod export_thread;
 mod levels;
 mod recorder;
@@ -37,6 +38,7 @@ use crate::summary;
 use crate::target::{self, ProcessError};
 use crate::view::View;
 use device_thread::DeviceThread;
+use every::Every;
 use export_thread::ExportThread;
 use recorder::{Recorder, header};
 use std::net::SocketAddr;
@@ -382,33 +384,6 @@ fn correlate(
         if last {
             return;
         }
-    }
-}
-
-/// A recurring moment.
-struct Every {
-    period: Duration,
-    next: Instant,
-}
-
-impl Every {
-    fn new(period: Duration) -> Self {
-        Self { period, next: Instant::now() + period }
-    }
-
-    /// Due for the first time now.
-    fn at_once(mut self) -> Self {
-        self.next = Instant::now();
-        self
-    }
-
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = now >= self.next;
-        if due {
-            self.next = now + self.period;
-        }
-        due
     }
 }
 
