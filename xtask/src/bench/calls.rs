@@ -9,7 +9,6 @@ use profiler::probe::{self, Layer};
 use profiler::receive::{self, Received};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -154,7 +153,7 @@ impl Rounds {
 
 /// Drains the ring as gpuspan does, and throws away what comes.
 pub struct Drain {
-    stop: Arc<AtomicBool>,
+    orders: Arc<receive::Orders>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
@@ -162,15 +161,15 @@ impl Drain {
     /// On the ring of `kernel`.
     pub fn start(kernel: &mut Kernel) -> Result<Self> {
         let ring = kernel.take_ring().context("the ring was taken already")?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&stop);
+        let orders = Arc::new(receive::Orders::new().context("failed to make an event counter")?);
+        let until = Arc::clone(&orders);
         let thread = std::thread::spawn(move || receive::drain(ring, &Received::default(), &until, drop));
-        Ok(Self { stop, thread })
+        Ok(Self { orders, thread })
     }
 
     /// Ends it.
     pub fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::Release);
+        self.orders.stop();
         let drained = self.thread.join().map_err(|_| anyhow::anyhow!("the draining thread panicked"))?;
         drained.context("failed to wait for the ring buffer")
     }
