@@ -305,7 +305,7 @@ pub struct Steps {
 /// GPU time by class, nanoseconds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct GpuTime {
-    /// Measured on the device.
+    /// Measured on the device, of the estimate.
     pub measured: u64,
     /// At least.
     pub bounded_lo: u64,

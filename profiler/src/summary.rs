@@ -47,10 +47,10 @@ pub fn gather(facts: &Facts, session: &Session, loss: Loss, ending: &Ending) -> 
         steps: Steps {
             total: totals.steps,
             gpu_ns: GpuTime {
+                measured: totals.gpu_measured_ns,
                 bounded_lo: totals.gpu_lo_ns,
                 bounded_hi: totals.gpu_hi_ns,
                 estimated: totals.gpu_ns,
-                ..GpuTime::default()
             },
             unattributed_ns: engine.rides().unattributed_ns,
             unattributed_launches: engine.rides().unattributed_launches,

@@ -51,6 +51,20 @@ pub fn tell(key: &CountKey, more: &Count, first: bool, out: &mut Outcomes) {
     }
 }
 
+impl super::Engine {
+    /// Takes the kernel side's sums by kernel as they stand; what they rose by is new.
+    pub fn counted(&mut self, sums: &[(CountKey, Count)], out: &mut Outcomes) {
+        for (key, sum) in sums {
+            let (more, first) = self.counts.rise(key, sum);
+            if more.count == 0 {
+                continue;
+            }
+            self.totals.counted(key, &more);
+            tell(key, &more, first, out);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,7 +57,6 @@ use crate::target::Address;
 use count::Counts;
 use memory::{Accounts, Block, Blocks};
 use operation::Operation;
-use profiler_common::event::{Count, CountKey};
 use reader::Reader;
 use ride::Board;
 use std::collections::{BTreeMap, HashMap};
@@ -200,6 +199,9 @@ impl Engine {
 
     /// Takes one event.
     pub fn event(&mut self, event: Event, out: &mut Outcomes) {
+        if matches!(event.body, Body::Server(_) | Body::Socket(_)) {
+            self.hand_over(out);
+        }
         match event.body {
             Body::Gpu(call) => self.gpu((event.pid, event.tid, event.time_ns), &call, out),
             Body::Stack(stack) => self.stack(event.pid, *stack, out),
@@ -231,6 +233,7 @@ impl Engine {
 
     /// Time passed: work that nobody waits for closes.
     pub fn tick(&mut self, now_ns: u64, out: &mut Outcomes) {
+        self.hand_over(out);
         let from = out.requests.len();
         self.connections.tick(now_ns, out);
         self.listen(from, now_ns, out);
@@ -292,6 +295,7 @@ impl Engine {
 
     /// A snapshot that a server publishes was read.
     pub fn snapshot(&mut self, pid: u32, time_ns: u64, bytes: &[u8], out: &mut Outcomes) {
+        self.hand_over(out);
         let told = out.iterations.len();
         self.inside.snapshot(pid, time_ns, bytes, &mut out.iterations);
         self.seat(told, out);
@@ -308,18 +312,6 @@ impl Engine {
     pub fn set_counting(&mut self) {
         self.counting = true;
         self.processes.values_mut().for_each(|process| process.reader.set_counted());
-    }
-
-    /// Takes the kernel side's sums by kernel as they stand; what they rose by is new.
-    pub fn counted(&mut self, sums: &[(CountKey, Count)], out: &mut Outcomes) {
-        for (key, sum) in sums {
-            let (more, first) = self.counts.rise(key, sum);
-            if more.count == 0 {
-                continue;
-            }
-            self.totals.counted(key, &more);
-            count::tell(key, &more, first, out);
-        }
     }
 
     /// Takes what a thread has sent so far, as the kernel side counted it.

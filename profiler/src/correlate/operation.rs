@@ -63,6 +63,15 @@ pub enum Operation {
         /// Which: numbers rise in the order in which marks were made.
         mark: u64,
     },
+    /// The program was told how much time lies between two marks of a stream.
+    Timed {
+        /// Where.
+        stream: u64,
+        /// The first and the second.
+        marks: (u64, u64),
+        /// The time between them, nanoseconds.
+        took_ns: u64,
+    },
     /// What is sent to a stream from now on begins after a mark in another.
     Follows {
         /// The stream that waits.

@@ -32,6 +32,17 @@ impl Engine {
         self.board.times()
     }
 
+    /// Where an engine may tell an iteration now, no step is held back that is of it.
+    pub(super) fn hand_over(&mut self, out: &mut Outcomes) {
+        if !self.board.hears() {
+            return;
+        }
+        let mut closed = std::mem::take(&mut self.closed);
+        self.processes.values_mut().for_each(|process| process.steps.let_go(&mut closed));
+        self.join(&mut closed, out);
+        self.closed = closed;
+    }
+
     /// Iterations from `from` on that engines told find their GPU work and their riders.
     pub(super) fn seat(&mut self, from: usize, out: &mut Outcomes) {
         let mut let_go = Vec::new();

@@ -10,18 +10,20 @@
 mod fifo;
 mod pace;
 mod spans;
+mod timed;
 mod told;
+mod work;
+
+pub use work::Work;
 
 use super::device::Devices;
-use super::graph::Nodes;
-use super::kernel::KernelKey;
 use super::operation::{Operation, Waited};
 use super::ride::TimeClass;
 use crate::decode::Burst;
-use crate::probe::Direction;
 use fifo::Fifo;
 use pace::Pace;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use timed::{Asked, Clock, Parts, Timing};
 use told::{Lane, Told};
 
 /// A burst of GPU work and the wait that ended it.
@@ -57,146 +59,12 @@ pub struct Step {
     pub class: TimeClass,
     /// When its work was sent.
     sent: Fifo,
+    /// Its work between marks.
+    parts: Parts,
+    /// What the program's own events say of it.
+    timed: Option<Timing>,
     /// What it consisted of.
     pub work: Work,
-}
-
-/// Counts of GPU work.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Kernel launches, graphs' nodes not included.
-    pub launches: u64,
-    /// Graph launches.
-    pub graph_launches: u64,
-    /// Kernel nodes of those graphs, as far as known.
-    pub graph_nodes: u64,
-    /// Graph launches whose nodes are not known.
-    pub unknown_graphs: u64,
-    /// Copies: count and bytes by direction, in the order of [`Direction::ALL`].
-    pub copies: [(u64, u64); 5],
-    /// Memory sets: count and bytes.
-    pub sets: (u64, u64),
-    /// Host functions that streams called.
-    pub host_functions: u64,
-    /// Of these launches, those that were counted in the kernel and are known by kernel only as sums.
-    pub counted_launches: u64,
-    /// Copies that were counted in the kernel, in any direction: count and bytes. Not in `copies`.
-    pub counted_copies: (u64, u64),
-    /// Kernel launches by kernel: launched directly, and as graph nodes.
-    pub kernels: HashMap<KernelKey, (u64, u64)>,
-}
-
-impl Work {
-    /// Copies in any direction.
-    #[must_use]
-    pub fn copy_count(&self) -> u64 {
-        self.copies.iter().map(|(count, _)| count).sum::<u64>() + self.counted_copies.0
-    }
-
-    /// Bytes copied in any direction.
-    #[must_use]
-    pub fn copy_bytes(&self) -> u64 {
-        self.copies.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.counted_copies.1
-    }
-
-    /// Adds the counts of other work to this; its kernels are the caller's business.
-    pub fn add_counts(&mut self, other: &Self) {
-        self.launches += other.launches;
-        self.graph_launches += other.graph_launches;
-        self.graph_nodes += other.graph_nodes;
-        self.unknown_graphs += other.unknown_graphs;
-        self.sets.0 += other.sets.0;
-        self.sets.1 += other.sets.1;
-        self.host_functions += other.host_functions;
-        for (mine, theirs) in self.copies.iter_mut().zip(&other.copies) {
-            mine.0 += theirs.0;
-            mine.1 += theirs.1;
-        }
-    }
-
-    /// Adds other work to this.
-    pub fn merge(&mut self, other: Self) {
-        self.add_counts(&other);
-        self.counted_launches += other.counted_launches;
-        self.counted_copies.0 += other.counted_copies.0;
-        self.counted_copies.1 += other.counted_copies.1;
-        for (kernel, (direct, nodes)) in other.kernels {
-            let sums = self.kernels.entry(kernel).or_default();
-            sums.0 += direct;
-            sums.1 += nodes;
-        }
-    }
-
-    /// Kernels, copies and sets that the GPU runs one after the other, as far as known.
-    #[must_use]
-    pub fn pieces(&self) -> u64 {
-        self.launches + self.graph_nodes + self.copy_count() + self.sets.0
-    }
-
-    /// The kernel that is all of it, where there is one.
-    #[must_use]
-    pub fn only_kernel(&self) -> Option<KernelKey> {
-        let mut kernels = self.kernels.iter();
-        let (Some((kernel, (direct, nodes))), None) = (kernels.next(), kernels.next()) else { return None };
-        Some(*kernel).filter(|_| self.pieces() == direct + nodes && self.unknown_graphs == 0)
-    }
-
-    /// How long that takes beside other work: kernels alike, copies and sets of the sizes that engines send in every
-    /// iteration an eighth of one.
-    fn weight(&self) -> u64 {
-        8 * (self.launches + self.graph_nodes) + self.copy_count() + self.sets.0
-    }
-
-    fn add_operation(&mut self, operation: &Operation) {
-        match operation {
-            Operation::Launch { kernel, .. } => self.add_launch(*kernel),
-            Operation::GraphLaunch { nodes, .. } => {
-                self.graph_launches += 1;
-                match nodes {
-                    Some(nodes) => self.add_nodes(nodes),
-                    None => self.unknown_graphs += 1,
-                }
-            }
-            Operation::Copy { direction, count, bytes, .. } => self.add_copy(*direction, *count, *bytes),
-            Operation::Set { bytes, .. } => {
-                self.sets.0 += 1;
-                self.sets.1 += bytes;
-            }
-            Operation::HostFunction { .. } => self.host_functions += 1,
-            Operation::Burst(burst) => {
-                self.launches += burst.launches;
-                self.counted_launches += burst.launches;
-                self.counted_copies.0 += burst.copies;
-                self.counted_copies.1 += burst.copy_bytes;
-            }
-            _ => {}
-        }
-    }
-
-    fn add_launch(&mut self, kernel: KernelKey) {
-        self.launches += 1;
-        self.kernels.entry(kernel).or_default().0 += 1;
-    }
-
-    fn add_nodes(&mut self, nodes: &Nodes) {
-        self.graph_nodes += nodes.launches();
-        for (kernel, count) in &nodes.kernels {
-            self.kernels.entry(*kernel).or_default().1 += count;
-        }
-        for (direction, (count, bytes)) in &nodes.copies {
-            self.add_copy(*direction, *count, *bytes);
-        }
-        self.sets.0 += nodes.sets.0;
-        self.sets.1 += nodes.sets.1;
-        self.host_functions += nodes.host_functions;
-    }
-
-    fn add_copy(&mut self, direction: Direction, count: u64, bytes: u64) {
-        if let Some(sums) = self.copies.get_mut(direction as usize) {
-            sums.0 += count;
-            sums.1 += bytes;
-        }
-    }
 }
 
 /// Stream of a step whose operations were counted in the kernel: which streams they went to is not known.
@@ -208,6 +76,7 @@ pub struct Steps {
     /// In the order in which they were opened.
     open: Vec<Open>,
     told: Told,
+    clock: Clock,
     /// By device: they may be of different kinds.
     paces: Paces,
     /// Steps that found no room.
@@ -220,6 +89,8 @@ type Paces = BTreeMap<Option<u32>, Pace>;
 #[derive(Debug, Default)]
 struct Open {
     step: Step,
+    /// The last mark in its stream before it.
+    began: Option<u64>,
     /// Its last operation was followed by this mark, and nothing more belongs to it.
     sealed: Option<u64>,
     /// Marks in other streams that it began after.
@@ -250,6 +121,7 @@ impl Steps {
         closed: &mut Vec<Step>,
     ) {
         let (pid, tid, time_ns) = at;
+        self.clock.let_go(time_ns, closed);
         self.make_room(closed);
         match *operation {
             Operation::Launch { stream, .. }
@@ -275,7 +147,14 @@ impl Steps {
                     });
                 }
             }
-            Operation::Marked { stream, mark } => self.mark(stream, mark),
+            Operation::Marked { stream, mark } => {
+                self.clock.mark(mark, stream, (tid, time_ns));
+                self.mark(stream, mark);
+            }
+            Operation::Timed { stream, marks, took_ns } => {
+                self.timed(Asked { stream, marks, took_ns, time_ns });
+                self.clock.let_go(time_ns, closed);
+            }
             Operation::Follows { stream, of } => {
                 let after = &mut self.opened(at, stream, devices).after;
                 if after.len() < MOST_AFTER {
@@ -300,8 +179,16 @@ impl Steps {
     pub fn close_paused(&mut self, now_ns: u64, closed: &mut Vec<Step>) {
         let paused = |open: &Open| now_ns == u64::MAX || open.step.end_ns.saturating_add(PAUSE_NS) < now_ns;
         for open in self.open.extract_if(.., |open| paused(open)) {
-            closed.extend(unwaited(open, &mut self.told, &mut self.paces));
+            if let Some(step) = unwaited(open, &mut self.told, &mut self.paces) {
+                self.clock.give(step, closed);
+            }
         }
+        self.clock.let_go(now_ns, closed);
+    }
+
+    /// Nothing is held any longer that the program may ask about.
+    pub fn let_go(&mut self, closed: &mut Vec<Step>) {
+        self.clock.let_go(u64::MAX, closed);
     }
 
     /// Steps that found no room.
@@ -313,21 +200,23 @@ impl Steps {
     fn make_room(&mut self, closed: &mut Vec<Step>) {
         while self.open.len() >= MOST_OPEN {
             self.cut += 1;
-            closed.extend(unwaited(self.open.remove(0), &mut self.told, &mut self.paces));
+            if let Some(step) = unwaited(self.open.remove(0), &mut self.told, &mut self.paces) {
+                self.clock.give(step, closed);
+            }
         }
     }
 
-    /// Work that has not closed yet.
+    /// Work that has not closed yet, or is held.
     #[cfg(test)]
     pub fn open(&self) -> impl Iterator<Item = &Step> {
-        self.open.iter().map(|open| &open.step)
+        self.open.iter().map(|open| &open.step).chain(self.clock.held())
     }
 
     fn opened(&mut self, (pid, tid, time_ns): (u32, u32, u64), stream: u64, devices: &Devices) -> &mut Open {
         let is_it = |open: &Open| open.step.tid == tid && open.step.stream == stream && open.sealed.is_none();
         let index = self.open.iter().rposition(is_it).unwrap_or_else(|| {
             let step = Step { pid, tid, stream, start_ns: time_ns, end_ns: time_ns, ..Step::default() };
-            self.open.push(Open { step, ..Open::default() });
+            self.open.push(Open { step, began: self.clock.newest(stream), ..Open::default() });
             self.open.len() - 1
         });
         #[expect(clippy::indexing_slicing, reason = "the index was found or made in the line above")]
@@ -343,7 +232,7 @@ impl Steps {
     fn mark(&mut self, stream: u64, mark: u64) {
         let mut tids = Vec::new();
         for open in self.open.iter_mut().filter(|open| open.step.stream == stream && open.sealed.is_none()) {
-            open.sealed = Some(mark);
+            open.seal(Some(mark));
             tids.push(open.step.tid);
         }
         for tid in tids {
@@ -422,13 +311,15 @@ impl Steps {
             let beside = streams.extract_if(.., |(lane, ..)| *lane == step.lane()).skip(1);
             let beside: Vec<_> = beside.map(|(_, sent, weight)| (sent, weight)).collect();
             self.paces.entry(step.device).or_default().learn(&mut step, &beside);
-            closed.push(step);
+            self.clock.give(step, closed);
         }
     }
 }
 
 /// A step that nobody waited for; none when it is empty.
-fn unwaited(Open { mut step, .. }: Open, told: &mut Told, paces: &mut Paces) -> Option<Step> {
+fn unwaited(mut open: Open, told: &mut Told, paces: &mut Paces) -> Option<Step> {
+    open.close();
+    let mut step = open.step;
     told.paused(&mut step);
     paces.entry(step.device).or_default().guess(&mut step);
     Some(step).filter(|step| !step.is_empty())
@@ -438,7 +329,9 @@ fn unwaited(Open { mut step, .. }: Open, told: &mut Told, paces: &mut Paces) -> 
 fn joined(mut done: Vec<Open>) -> Vec<Step> {
     done.sort_by_key(|open| open.step.start_ns);
     let mut steps: Vec<Step> = Vec::new();
-    for Open { step, .. } in done.into_iter().filter(|open| !open.step.is_empty()) {
+    for mut open in done.into_iter().filter(|open| !open.step.is_empty()) {
+        open.close();
+        let step = open.step;
         match steps.iter_mut().find(|known| known.tid == step.tid && known.stream == step.stream) {
             Some(known) => known.append(step),
             None => steps.push(step),
@@ -452,6 +345,7 @@ impl Open {
     fn prepend(&mut self, older: Self) {
         let newer = std::mem::replace(&mut self.step, older.step);
         self.step.append(newer);
+        self.began = older.began;
         self.after.extend(older.after);
         self.after.truncate(MOST_AFTER);
     }
@@ -482,6 +376,7 @@ impl Step {
     /// Adds later work of the same thread and stream.
     fn append(&mut self, later: Self) {
         self.sent.append(&later.sent, self.work.weight());
+        self.parts.append(&later.parts, self.work.weight());
         self.end_ns = self.end_ns.max(later.end_ns);
         self.work.merge(later.work);
     }
@@ -490,7 +385,7 @@ impl Step {
     ///
     /// The GPU was busy while the CPU was blocked on it, as far as no other thread's work was under way and less the
     /// time to wake up; and it was not busy for the step before its first operation nor after the wait returned.
-    /// Without a wait nothing bounds it from below. Time in which a thread has work on several streams is in the lower
+    /// Without a wait nothing bounds it from below, but the program's own events may, and they bound it closer. Time in which a thread has work on several streams is in the lower
     /// bound of one step only, and in the upper ones of two only where the first's wait may have returned late.
     ///
     /// A thread whose wait is over but that is given no CPU waits on: where all CPUs are taken, the lower bound may be
@@ -498,7 +393,11 @@ impl Step {
     #[must_use]
     pub fn gpu_bounds_ns(&self) -> (u64, u64) {
         let (least, most) = self.own_bounds_ns();
-        (least, most + self.early_ns)
+        let (lo, hi) = self.timed.map_or((0, u64::MAX), |timed| timed.bounds_ns);
+        let most = (most + self.early_ns).min(hi);
+        // A wait that returned late, as the events show, says nothing of how long the GPU worked.
+        let least = if least > hi { 0 } else { least };
+        (least.max(lo).min(most), most)
     }
 
     /// The same, as if waits returned at once: these can be added up.
@@ -521,6 +420,8 @@ const GAP_NS: u64 = 2_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::correlate::KernelKey;
+    use crate::probe::Direction;
 
     fn launch(stream: u64) -> Operation {
         Operation::Launch { kernel: KernelKey { pid: 1, function: 7 }, stream }

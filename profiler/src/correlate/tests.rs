@@ -3,6 +3,7 @@
 use super::*;
 use crate::decode::{CallData, Direction, End, Launch, Socket};
 use crate::probe;
+use profiler_common::event::{Count, CountKey};
 
 const PID: u32 = 10;
 

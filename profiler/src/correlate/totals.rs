@@ -5,6 +5,7 @@ use super::count::direction;
 use super::failure::Failures;
 use super::kernel::KernelKey;
 use super::operation::Ignored;
+use super::ride::TimeClass;
 use super::step::{Step, Work};
 use crate::probe::{self, Meaning};
 use profiler_common::event::{Count, CountKey, counted};
@@ -34,6 +35,8 @@ pub struct Totals {
     pub gpu_hi_ns: u64,
     /// GPU time of closed steps, the best that is known, nanoseconds.
     pub gpu_ns: u64,
+    /// Of it, what was measured.
+    pub gpu_measured_ns: u64,
     /// Launches recorded into graphs by processes that are gone.
     pub captured_launches: u64,
     /// What was counted in the kernel instead of sent.
@@ -72,6 +75,7 @@ impl Default for Totals {
             gpu_lo_ns: 0,
             gpu_hi_ns: 0,
             gpu_ns: 0,
+            gpu_measured_ns: 0,
             captured_launches: 0,
             counted: Counted::default(),
             collectives: BTreeMap::new(),
@@ -129,6 +133,7 @@ impl Totals {
         self.gpu_lo_ns += lo;
         self.gpu_hi_ns += hi;
         self.gpu_ns += step.gpu_ns;
+        self.gpu_measured_ns += if step.class == TimeClass::Measured { step.gpu_ns } else { 0 };
         self.add_work(&step.work);
     }
 

@@ -55,6 +55,9 @@ pub struct ServerOptions {
     /// Schedule ahead: the next step is on the device before the tokens of the last one are handed out.
     #[arg(long)]
     pub asynchronous: bool,
+    /// Record an event before and behind each step's work, and ask how much time lies between them when it is done.
+    #[arg(long)]
+    pub timed: bool,
     /// Devices that run each step together, one thread for each.
     #[arg(long, value_parser = at_least_one, default_value_t = 1)]
     pub devices: usize,
@@ -125,6 +128,7 @@ impl ServerOptions {
         args.push(format!("--graphs={}", value_name(self.graphs)).into());
         args.extend(self.driver_launches.then(|| "--driver-launches".into()));
         args.extend(self.asynchronous.then(|| "--asynchronous".into()));
+        args.extend(self.timed.then(|| "--timed".into()));
         if let Some(truth) = &self.truth {
             args.extend(["--truth".into(), truth.into()]);
         }
@@ -161,6 +165,7 @@ mod tests {
             graphs: Graphs::Lazy,
             driver_launches: true,
             asynchronous: true,
+            timed: true,
             devices: 3,
             streams: 2,
             kernel_ns: 77,

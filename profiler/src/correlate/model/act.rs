@@ -69,6 +69,18 @@ pub enum Act {
         stream: u64,
         event: u64,
     },
+    /// Events around some kernels, a wait, and the question how much time lies between the events.
+    Timed {
+        thread: usize,
+        stream: u64,
+        kernels: u64,
+        took_us: u64,
+    },
+    /// The question how much time lies between two events.
+    Elapsed {
+        thread: usize,
+        events: (u64, u64),
+    },
     Wait {
         thread: usize,
         what: What,
@@ -150,6 +162,11 @@ fn gpu_act() -> impl Strategy<Value = Act> {
         }),
         4 => (on.clone(), 0u64..6)
             .prop_map(|((thread, stream, _), event)| Act::Record { thread, stream, event }),
+        2 => (on.clone(), 1u64..6).prop_map(|((thread, stream, took_us), kernels)| {
+            Act::Timed { thread, stream, kernels, took_us }
+        }),
+        2 => (thread.clone(), 0u64..6, 0u64..6)
+            .prop_map(|(thread, first, second)| Act::Elapsed { thread, events: (first, second) }),
         2 => (on, 0u64..6).prop_map(|((thread, stream, _), event)| Act::Follow { thread, stream, event }),
         6 => (thread.clone(), waited).prop_map(|(thread, what)| Act::Wait { thread, what }),
         1 => (thread.clone(), 0u64..4, 1u64..0x8000)

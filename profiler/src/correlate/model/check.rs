@@ -1,5 +1,6 @@
 //! What must hold of what the correlator made of a history.
 
+use super::act::{ENGINE, OTHER};
 use super::history::Truth;
 use super::reference::Reference;
 use crate::correlate::ride::{Share, Who};
@@ -107,7 +108,8 @@ impl Ran {
             let (lo, hi) = step.gpu_bounds_ns();
             assert!(lo <= step.gpu_ns && step.gpu_ns <= hi, "{lo} <= {} <= {hi}", step.gpu_ns);
             assert!(step.start_ns <= step.end_ns && hi <= step.end_ns - step.start_ns, "{step:?}");
-            assert!(step.blocked_ns.is_some() || lo == 0, "nobody waited, nothing is known: {step:?}");
+            let is_told = step.blocked_ns.is_some() || step.is_timed();
+            assert!(is_told || lo == 0, "nobody waited, nothing is known: {step:?}");
             by_thread.entry((step.pid, step.tid)).or_default().push(step);
         }
         self.check_waits();
@@ -126,10 +128,10 @@ impl Ran {
         }
     }
 
-    /// No time of a wait is told of two steps of a process.
+    /// No time of a wait is told of two steps of a process. What the GPU's clock says is not of waits.
     fn check_waits(&self) {
         let mut waits: BTreeMap<u32, (u64, Vec<(u64, u64)>)> = BTreeMap::new();
-        for step in &self.out.steps {
+        for step in self.out.steps.iter().filter(|step| !step.is_timed()) {
             let Some(blocked_ns) = step.blocked_ns else { continue };
             let (least, spans) = waits.entry(step.pid).or_default();
             *least += step.gpu_bounds_ns().0;
@@ -254,11 +256,13 @@ impl Ran {
         }
     }
 
-    /// Steps close in the order of their ends, but for those that nobody waited for.
+    /// Steps of a process close in the order of their ends, but for those that nobody waited for.
     pub fn check_steps_in_time(&self) {
-        let waited = self.out.steps.iter().filter(|step| step.blocked_ns.is_some());
-        let ends: Vec<u64> = waited.map(|step| step.end_ns).collect();
-        assert!(ends.is_sorted(), "{ends:?}");
+        for pid in [ENGINE, OTHER] {
+            let own = self.out.steps.iter().filter(|step| step.pid == pid && step.blocked_ns.is_some());
+            let ends: Vec<u64> = own.map(|step| step.end_ns).collect();
+            assert!(ends.is_sorted(), "{ends:?}");
+        }
     }
 
     /// Requests ended as they truly did, and those that had not ended were lost with their process.

@@ -125,11 +125,22 @@ impl Stage {
                 self.run(thread, stream, took_us);
             }
             Act::Record { thread, stream, event } => {
-                self.call(thread, "cudaEventRecord", [0xa0 + event, handle(stream), 0, 0, 0, 0]);
-                let pid = THREADS[thread].0;
-                let done = self.streams.get(&(pid, stream)).copied().unwrap_or(0);
-                self.events.insert((pid, event), done);
+                self.record(thread, stream, event);
             }
+            Act::Timed { thread, stream, kernels, took_us } => {
+                let events = [0, 1].map(|event| 100 + 10 * thread as u64 + event);
+                self.record(thread, stream, events[0]);
+                for kernel in 0..kernels {
+                    self.now_ns += 3000;
+                    self.act(&Act::Launch { thread, stream, kernel, took_us, nested: false });
+                }
+                self.now_ns += 1000;
+                self.record(thread, stream, events[1]);
+                self.now_ns += 1000;
+                self.wait(thread, What::Event(events[1]));
+                self.elapsed(thread, events.into());
+            }
+            Act::Elapsed { thread, events } => self.elapsed(thread, events),
             Act::Follow { thread, stream, event } => {
                 self.call(thread, "cudaStreamWaitEvent", [handle(stream), 0xa0 + event, 0, 0, 0, 0]);
                 let pid = THREADS[thread].0;
@@ -262,6 +273,28 @@ impl Stage {
         let data = CallData::Returned { entered_ns: self.now_ns, caller: 0, args, result: 0, out: [0; 2] };
         self.gpu(thread, symbol, back_ns, data);
         self.blocked[thread] = back_ns + 1;
+    }
+
+    fn record(&mut self, thread: usize, stream: u64, event: u64) {
+        self.call(thread, "cudaEventRecord", [0xa0 + event, handle(stream), 0, 0, 0, 0]);
+        let pid = THREADS[thread].0;
+        let done = self.streams.get(&(pid, stream)).copied().unwrap_or(0);
+        self.events.insert((pid, event), done.max(self.now_ns));
+    }
+
+    /// Where both events are done the GPU's clock says what lies between them.
+    fn elapsed(&mut self, thread: usize, (first, second): (u64, u64)) {
+        self.turn(thread);
+        let pid = THREADS[thread].0;
+        let done = |event| self.events.get(&(pid, event)).copied();
+        let (Some(from), Some(to)) = (done(first), done(second)) else { return };
+        if from.max(to) < self.now_ns {
+            let took_ms = ((to as f64 - from as f64) / 1e6) as f32;
+            let args = [0x7000, 0xa0 + first, 0xa0 + second, 0, 0, 0];
+            // What lies behind the number in the program's memory comes along.
+            let out = u64::from(took_ms.to_bits()) | 0xdead_beef << 32;
+            self.done(thread, "cudaEventElapsedTime", args, out);
+        }
     }
 
     fn allocate(&mut self, thread: usize, slot: u64, bytes: u64) {

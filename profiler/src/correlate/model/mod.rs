@@ -125,6 +125,10 @@ fn own_stream(mut act: Act, by_events: bool) -> Option<Act> {
             (*stream, *event) = (of(*thread, *stream, true), *event + 10 * *thread as u64);
         }
         Act::Wait { thread, what: What::Event(event) } if by_events => *event += 10 * *thread as u64,
+        Act::Timed { thread, stream, .. } => *stream = of(*thread, *stream, by_events),
+        Act::Elapsed { thread, events } if by_events => {
+            *events = (events.0 + 10 * *thread as u64, events.1 + 10 * *thread as u64);
+        }
         // A pause that closes steps would tell nothing of their ends.
         Act::Pause { us } => *us = (*us).min(5000),
         _ => return None,

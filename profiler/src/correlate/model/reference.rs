@@ -4,7 +4,7 @@
 use super::history::{Input, RUNTIME, index};
 use crate::decode::{Body, Burst, CallData, Event, GpuCall};
 use crate::probe::Direction;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Sums over all processes.
 #[derive(Debug, Default)]
@@ -40,8 +40,8 @@ struct Process {
     recording: Option<Vec<u64>>,
     graphs: HashMap<u64, Vec<u64>>,
     executables: HashMap<u64, Vec<u64>>,
-    /// Events that were recorded.
-    marked: HashSet<u64>,
+    /// Events that were recorded, and in which stream last.
+    marked: HashMap<u64, u64>,
     blocks: HashMap<u64, u64>,
     bursts: HashMap<u32, Burst>,
 }
@@ -135,9 +135,9 @@ impl Reference {
             }
         } else if is("cudaStreamWaitEvent") {
             // An event that was never recorded holds nothing up.
-            return process.marked.contains(&args[1]);
+            return process.marked.contains_key(&args[1]);
         } else if is("cudaEventRecord") {
-            process.marked.insert(args[0]);
+            process.marked.insert(args[0], args[1]);
         }
         true
     }
@@ -149,6 +149,11 @@ impl Reference {
             self.live_bytes = self.live_bytes + args[1] - lost;
             self.allocated_bytes += args[1];
             return true;
+        }
+        if is("cudaEventElapsedTime") {
+            // Time between events of one stream, and not backwards.
+            let stream = |index: usize| process.marked.get(&args[index]);
+            return stream(1).is_some() && stream(1) == stream(2) && f32::from_bits(out as u32) > 0.0;
         }
         if is("cudaStreamBeginCapture") {
             process.recording = Some(Vec::new());

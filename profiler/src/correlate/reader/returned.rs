@@ -50,6 +50,7 @@ impl Reader {
                 };
                 Ok(Operation::Synchronized { what, entered_ns: done.entered_ns })
             }
+            Meaning::Elapsed => self.elapsed(read, done),
             Meaning::StreamCreate => {
                 self.devices.made_stream(seen.tid, done.out);
                 Err(Ignored::Bookkeeping)
@@ -62,6 +63,19 @@ impl Reader {
                 Err(Ignored::Bookkeeping)
             }
         }
+    }
+
+    /// How much time lies between two events: `cudaEventElapsedTime(float *ms, start, end)`.
+    fn elapsed(&self, read: &Arguments, done: &Return) -> Result<Operation, Ignored> {
+        const NS_PER_MS: f64 = 1e6;
+        let took_ms = f64::from(f32::from_bits(done.out as u32));
+        let event = |index| self.events.get(&read.at(index)).copied().ok_or(Ignored::Bookkeeping);
+        let ((stream, first), (other, second)) = (event(1)?, event(2)?);
+        // What was counted in the kernel lies somewhere between marks.
+        if self.counted || stream != other || !(took_ms > 0.0 && took_ms.is_finite()) {
+            return Err(Ignored::Bookkeeping);
+        }
+        Ok(Operation::Timed { stream, marks: (first, second), took_ns: (took_ms * NS_PER_MS).round() as u64 })
     }
 
     fn keep_graph_book(&mut self, seen: &Seen, meaning: Meaning, read: &Arguments, done: &Return) {

@@ -35,6 +35,18 @@ impl Fifo {
         later.moments.iter().for_each(|(time_ns, index)| self.push(*time_ns, before + index));
     }
 
+    /// Pieces from `first` on, so many.
+    pub fn part(&self, first: u64, pieces: u64) -> Self {
+        let is_in = |(_, before): &&(u64, u64)| (first..first + pieces.max(1)).contains(before);
+        let moments = self.moments.iter().filter(is_in);
+        Self { moments: moments.map(|(time_ns, before)| (*time_ns, before - first)).collect() }
+    }
+
+    /// When the first of it was sent.
+    pub fn first_ns(&self) -> Option<u64> {
+        self.moments.first().map(|(time_ns, _)| *time_ns)
+    }
+
     /// Nothing was sent.
     pub fn is_empty(&self) -> bool {
         self.moments.is_empty()
@@ -43,13 +55,19 @@ impl Fifo {
     /// How long `pieces` pieces that are done at `end_ns` kept the GPU busy, nanoseconds, if each took the same. Until
     /// `floor_ns` it was busy with what was sent before.
     pub fn busy_ns(&self, pieces: u64, end_ns: u64, floor_ns: u64) -> u64 {
-        let tightest = |(sent_ns, before): &(u64, u64)| {
+        self.tightest(pieces, end_ns, floor_ns).0
+    }
+
+    /// The same, and how many pieces had been sent before the one that the GPU waited for last.
+    pub fn tightest(&self, pieces: u64, end_ns: u64, floor_ns: u64) -> (u64, u64) {
+        let busy = |(sent_ns, before): &(u64, u64)| {
             let rest = pieces.saturating_sub(*before).max(1);
-            u128::from(end_ns.saturating_sub((*sent_ns).max(floor_ns))) * u128::from(pieces.max(1))
-                / u128::from(rest)
+            let busy = u128::from(end_ns.saturating_sub((*sent_ns).max(floor_ns)))
+                * u128::from(pieces.max(1))
+                / u128::from(rest);
+            (u64::try_from(busy).unwrap_or(u64::MAX), *before)
         };
-        let busy = self.moments.iter().map(tightest).min().unwrap_or(0);
-        u64::try_from(busy).unwrap_or(u64::MAX)
+        self.moments.iter().map(busy).min().unwrap_or_default()
     }
 }
 

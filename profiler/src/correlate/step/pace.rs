@@ -44,12 +44,7 @@ impl Pace {
         );
         // What another stream of the thread was waited for with has had the time, and says nothing.
         if step.contested_ns == 0 && step.floor_ns < step.end_ns {
-            let now = busy.saturating_mul(256) / pieces;
-            if self.pieces.len() == MOST_STREAMS && !self.pieces.contains_key(&step.stream) {
-                self.pieces.clear();
-            }
-            let piece = self.pieces.entry(step.stream).or_insert(now);
-            *piece = *piece - *piece / NEWEST + now / NEWEST;
+            self.teach(step.stream, busy, pieces);
         }
         // The streams took turns, or ran at the same time, as their pieces were sent. What one with little else than
         // copies took says nothing of the others.
@@ -58,6 +53,16 @@ impl Pace {
         let all = union_ns(streams, (busy, pieces), step.floor_ns.saturating_sub(RETURN_NS));
         let most = step.end_ns.saturating_sub(step.start_ns);
         step.settle(if is_main { all.min(most) } else { busy }, TimeClass::Bounded);
+    }
+
+    /// Pieces of this weight kept a stream busy for so long.
+    pub fn teach(&mut self, stream: u64, busy_ns: u64, weight: u64) {
+        let now = busy_ns.saturating_mul(256) / weight.max(1);
+        if self.pieces.len() == MOST_STREAMS && !self.pieces.contains_key(&stream) {
+            self.pieces.clear();
+        }
+        let piece = self.pieces.entry(stream).or_insert(now);
+        *piece = *piece - *piece / NEWEST + now / NEWEST;
     }
 
     /// A step that has as much time to itself as its pieces take began hardly before the wait for the one ahead of it

@@ -22,7 +22,8 @@ pub struct Lane {
 }
 
 impl Lane {
-    fn meets(self, other: Self) -> bool {
+    /// One may be in the way of the other.
+    pub fn meets(self, other: Self) -> bool {
         self.device == other.device || self.device.is_none() || other.device.is_none()
     }
 
@@ -52,6 +53,7 @@ pub struct Told {
 #[derive(Debug)]
 struct Past {
     lane: Lane,
+    stream: u64,
     under_way: (u64, u64),
     told: (u64, u64),
     /// Until then it was not done.
@@ -84,7 +86,13 @@ impl Told {
             let told = (entered_ns, time_ns);
             let blocked = time_ns.saturating_sub(entered_ns) >= BLOCKED_NS;
             let busy_ns = if blocked { entered_ns } else { step.start_ns };
-            self.remember(Past { lane, under_way: (step.start_ns, time_ns), told, busy_ns });
+            self.remember(Past {
+                lane,
+                stream: step.stream,
+                under_way: (step.start_ns, time_ns),
+                told,
+                busy_ns,
+            });
         }
     }
 
@@ -93,7 +101,16 @@ impl Told {
         let lane = step.lane();
         step.overlap_ns = self.overlap(lane, (step.start_ns, step.end_ns));
         let under_way = (step.start_ns, step.end_ns.saturating_add(PAUSE_NS));
-        self.remember(Past { lane, under_way, told: (0, 0), busy_ns: step.start_ns });
+        let (stream, busy_ns) = (step.stream, step.start_ns);
+        self.remember(Past { lane, stream, under_way, told: (0, 0), busy_ns });
+    }
+
+    /// No closed step of another stream or thread is known to have been in the way during a span.
+    pub fn is_alone(&self, (lane, stream): (Lane, u64), (from, to): (u64, u64)) -> bool {
+        let is_other =
+            |past: &Past| lane.meets(past.lane) && (past.lane.tid, past.stream) != (lane.tid, stream);
+        let meets = |past: &Past| past.under_way.1 > from && past.under_way.0 < to;
+        from >= self.floor_ns && !self.past.iter().any(|past| is_other(past) && meets(past))
     }
 
     /// How much of a span neither is told already nor has another thread's work in it.

@@ -72,6 +72,7 @@ functions! {
         event_destroy = "cudaEventDestroy"(Handle) -> c_int;
         event_record = "cudaEventRecord"(Handle, Handle) -> c_int;
         event_synchronize = "cudaEventSynchronize"(Handle) -> c_int;
+        event_elapsed_time = "cudaEventElapsedTime"(*mut f32, Handle, Handle) -> c_int;
         stream_begin_capture = "cudaStreamBeginCapture"(Handle, c_int) -> c_int;
         stream_end_capture = "cudaStreamEndCapture"(Handle, *mut Handle) -> c_int;
         graph_instantiate = "cudaGraphInstantiate"(*mut Handle, Handle, u64) -> c_int;

@@ -13,6 +13,7 @@ use super::buffer::{Buffer, allocate, call};
 use super::kernel::{self, Kernel};
 use super::output::Outputs;
 use super::side::Side;
+use super::timer::Timer;
 use super::{Device, StepWork, graph, image};
 use crate::options::{Graphs, Runtime, ServerOptions};
 use crate::truth::DeviceTotals;
@@ -53,6 +54,8 @@ pub(crate) struct CudaDevice {
     sampled: Buffer,
     /// What an engine that schedules ahead has beside it.
     outputs: Option<Outputs>,
+    /// Where the engine asks how long its steps take.
+    timer: Option<Timer>,
     pub(super) graphs: BTreeMap<usize, graph::Graph>,
     pub(super) options: ServerOptions,
     version: i32,
@@ -106,6 +109,7 @@ impl CudaDevice {
             offsets: Buffer::new(cuda, &mut totals, (options.max_batch + 1) * 4)?,
             sampled: Buffer::new(cuda, &mut totals, options.max_batch * 4)?,
             outputs: options.asynchronous.then(|| Outputs::new(cuda, &mut totals)).transpose()?,
+            timer: options.timed.then(|| Timer::new(cuda, &mut totals)).transpose()?,
             graphs: BTreeMap::new(),
             options: options.clone(),
             version,
@@ -241,6 +245,9 @@ impl Device for CudaDevice {
         if replay && !self.graphs.contains_key(&work.sequences) {
             self.capture(work.sequences)?;
         }
+        if let Some(timer) = &self.timer {
+            timer.begin(self.cuda, &mut self.totals, self.stream)?;
+        }
         self.copy_inputs(work)?;
         if replay {
             self.replay(work.sequences)?
@@ -255,14 +262,18 @@ impl Device for CudaDevice {
         if bytes > 0 && self.place.samples {
             self.sampled.copy_out(cuda, totals, bytes, stream)?;
         }
+        if let Some(timer) = &mut self.timer {
+            timer.end(cuda, totals, self.stream)?;
+        }
         self.outputs.as_mut().map_or(Ok(()), |outputs| outputs.mark(cuda, totals))
     }
 
     fn wait(&mut self) -> Result<()> {
         match &mut self.outputs {
-            Some(outputs) => outputs.wait(self.cuda, &mut self.totals),
-            None => self.synchronize(),
+            Some(outputs) => outputs.wait(self.cuda, &mut self.totals)?,
+            None => self.synchronize()?,
         }
+        self.timer.as_mut().map_or(Ok(()), |timer| timer.ask(self.cuda, &mut self.totals))
     }
 
     fn totals(&self) -> &DeviceTotals {
@@ -277,6 +288,9 @@ impl Device for CudaDevice {
         self.destroy_graphs()?;
         if let Some(outputs) = self.outputs.take() {
             outputs.close(self.cuda, &mut self.totals)?;
+        }
+        if let Some(timer) = self.timer.take() {
+            timer.close(self.cuda, &mut self.totals)?;
         }
         if let Some(side) = self.side.take() {
             side.close(self.cuda, &mut self.totals)?;

@@ -13,6 +13,7 @@ mod kernel;
 mod output;
 mod ranks;
 mod side;
+mod timer;
 
 use anyhow::Result;
 
