@@ -8,7 +8,7 @@ pub use own::Own;
 
 use crate::attach::Coverage;
 use crate::correlate::{
-    BoardCounts, ConnectionCounts, Counted, Forgotten, GpuTimes, MemoryTotals, SpeakerState,
+    Agreement, BoardCounts, ConnectionCounts, Counted, Forgotten, GpuTimes, MemoryTotals, SpeakerState,
 };
 use crate::interned::{self, Name};
 use crate::span::TraceCounts;
@@ -300,6 +300,9 @@ pub struct Steps {
     /// How the GPU time of each process passed on each device, by process and device (its ordinal there, or `unknown`):
     /// `window = busy + no_request + cpu_late + launch_bound`, and `busy + overlap` is the GPU time of all steps.
     pub times: BTreeMap<u32, BTreeMap<String, GpuTimes>>,
+    /// Whether devices say the same of their load as the steps on them, by their number in `devices`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub utilization: BTreeMap<String, Agreement>,
 }
 
 /// GPU time by class, nanoseconds.

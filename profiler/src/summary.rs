@@ -56,6 +56,10 @@ pub fn gather(facts: &Facts, session: &Session, loss: Loss, ending: &Ending) -> 
             unattributed_launches: engine.rides().unattributed_launches,
             iterations: engine.rides(),
             times: times(session),
+            utilization: engine
+                .agreements()
+                .map(|(device, agreement)| (device.to_string(), agreement))
+                .collect(),
         },
         devices: session.devices.account(),
         loss,

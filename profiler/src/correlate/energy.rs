@@ -64,13 +64,20 @@ impl Energy {
 
     /// The energy of a piece of work in microjoules, none where its device or the device's power is not known.
     pub fn charge(&mut self, piece: &Piece) -> Option<u64> {
-        let place = self.places.get(&piece.pid)?;
-        let number = match piece.device {
+        let number = self.place(piece.pid, piece.device)?;
+        self.devices.get_mut(number as usize)?.charge(piece.from_ns, piece.end_ns)
+    }
+
+    /// The number of a process's device.
+    #[must_use]
+    pub fn place(&self, pid: u32, ordinal: Option<u32>) -> Option<u32> {
+        let place = self.places.get(&pid)?;
+        match ordinal {
             _ if place.only => place.devices.first(),
             Some(ordinal) => place.devices.get(ordinal as usize),
             None => None,
-        }?;
-        self.devices.get_mut(*number as usize)?.charge(piece.from_ns, piece.end_ns)
+        }
+        .copied()
     }
 
     /// Adds an iteration's energy up, by what it was for.

@@ -31,6 +31,7 @@ mod settle;
 mod step;
 mod tap;
 mod totals;
+mod utilization;
 
 pub use crate::evidence::Evidence;
 pub use beyond::Forgotten;
@@ -50,6 +51,7 @@ pub use ride::{
 pub use step::{Step, Work};
 pub use tap::Parsed;
 pub use totals::{Counted, MOST_KERNELS, Totals};
+pub use utilization::Agreement;
 
 use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
 use crate::probe::{self, Direction, Layer, Memory};
@@ -61,6 +63,7 @@ use reader::Reader;
 use ride::Board;
 use std::collections::{BTreeMap, HashMap};
 use step::Steps;
+use utilization::Utilization;
 
 /// What the correlation of a batch of events brought.
 #[derive(Debug, Default)]
@@ -123,6 +126,7 @@ pub struct Engine {
     totals: Totals,
     closed: Vec<Step>,
     board: Board,
+    utilization: Utilization,
     /// Finished requests whose last iterations are not settled.
     settling: Vec<Request>,
 }

@@ -4,6 +4,7 @@
 use super::energy::Purpose;
 use super::ride::{BoardCounts, GpuTimes, LAG_NS, LEARNING_NS, Passenger, Sizes};
 use super::tap::Occasion;
+use super::utilization::Agreement;
 use super::{Engine, Outcomes, Payload, Request};
 use crate::device::Reading;
 
@@ -17,9 +18,16 @@ impl Engine {
         self.board.counts()
     }
 
-    /// Takes what devices said, for the energy of the work on them.
+    /// Takes what devices said, for the energy of the work on them, and to be held against its time.
     pub fn read_devices(&mut self, reading: &Reading) {
         self.board.energy.take(reading);
+        let place = |pid, ordinal| self.board.energy.place(pid, ordinal);
+        self.utilization.take(reading, self.board.times(), place);
+    }
+
+    /// Whether devices say the same of their load as the steps on them, by the device's number.
+    pub fn agreements(&self) -> impl Iterator<Item = (u32, Agreement)> {
+        self.utilization.agreements()
     }
 
     /// Energy of all iterations so far, microjoules.
