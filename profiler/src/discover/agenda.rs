@@ -3,17 +3,9 @@
 //! In: hints. Out: who is to be looked at now, and when to come again. Hints hasten looks and prove nothing: whatever is
 //! dropped here is seen at the next look at everything. Pure: time is an argument.
 
+use crate::receive::Happened;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-
-/// What happened to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happened {
-    /// It runs another program.
-    Executed,
-    /// It listens.
-    Listens,
-}
 
 impl Happened {
     /// When it is looked at: a program loads its libraries within the first second, or much later; a socket listens a moment

@@ -22,11 +22,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use agenda::Happened;
 pub use found::{Found, Look, MOST_TARGETS, Passed, Settings};
 pub use procfs::{Processes, Procfs, Program, Status};
 pub use rules::{Action, Match, PlaceFacts, Rule, RuleError, Rules};
 
+use crate::receive::Happened;
 use agenda::Agenda;
 use backoff::BackOff;
 use kind::Kind;

@@ -92,6 +92,8 @@ impl FileSink {
             Err(error) => Err(error),
         };
         self.lines.clear();
+        // A snapshot of many targets has megabytes, once a minute.
+        self.lines.shrink_to(WRITE_BYTES);
         let failed = result.is_err();
         if let (Err(error), false) = (&result, self.failing) {
             warn!(path = %self.path.display(), %error, "cannot write the OTLP file");

@@ -2,13 +2,21 @@
 //!
 //! In: the ring buffer. Out: pids. Nothing is counted: what is not understood or found no room is seen at the next look.
 
-use crate::discover::Happened;
 use aya::maps::{MapData, RingBuf};
 use profiler_common::hint::what;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 /// Hints taken at once; who is behind them is told again by the next one, or seen anyway.
 const MOST: usize = 4096;
+
+/// What happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// It runs another program.
+    Executed,
+    /// It listens.
+    Listens,
+}
 
 /// Reads hints. Its descriptor can be read when there is one.
 pub struct Hints(RingBuf<MapData>);

@@ -6,7 +6,7 @@
 
 mod hints;
 
-pub use hints::Hints;
+pub use hints::{Happened, Hints};
 
 use crate::bell::Bell;
 use crate::decode::{self, Event, Rejected};

@@ -2,7 +2,7 @@
 
 use super::made_up::Story;
 use super::{GPU, S};
-use crate::discover::Happened::{Executed, Listens};
+use crate::receive::Happened::{Executed, Listens};
 use crate::target::Address;
 use std::time::Duration;
 

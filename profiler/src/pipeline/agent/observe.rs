@@ -10,12 +10,12 @@ use crate::agent::{Level, Message, Node, Off, Report, Router, Status, Whereabout
 use crate::bell::{self, Bell};
 use crate::clock;
 use crate::device::{Running, Targets};
-use crate::discover::{Discovery, Happened, Look};
+use crate::discover::{Discovery, Look};
 use crate::export::{Batch, Ledger, Pace};
 use crate::metric::{self, Registry, catalog};
 use crate::pipeline::AgentWishes;
 use crate::pipeline::export_thread::ExportThread;
-use crate::receive::{Hints, Orders, Received};
+use crate::receive::{Happened, Hints, Orders, Received};
 use crate::session;
 use crate::span::model::Resource;
 use crate::summary;
