@@ -1,12 +1,12 @@
 //! What the correlating thread of an agent holds: a session for each target, and who belongs to which.
 //!
 //! In: [`Message`]s in order. Out: spans, [`Report`]s with the target that they are about, and sums over all targets, past
-//! ones included. Targets share nothing: what one of them makes of its events changes nothing for another. No I/O: time
-//! comes with each tick.
+//! ones included. Targets share the power of devices and nothing else: what one of them makes of its events changes nothing
+//! for another. No I/O: time comes with each tick.
 
 use crate::account::CorrelateTerms;
 use crate::clock;
-use crate::correlate::Forgotten;
+use crate::correlate::{Forgotten, Power};
 use crate::decode::{Body, Change, Event};
 use crate::device::Reading;
 use crate::metric::{self, Registry};
@@ -70,6 +70,8 @@ pub struct Router {
     past: Sums,
     unowned: u64,
     devices: metric::Devices,
+    /// Of the devices: targets may share one.
+    power: Power,
     /// Devices that have been told so far, and where processes stand on them: a target that begins has heard none of it.
     known: Reading,
     unix_offset_ns: i64,
@@ -86,6 +88,7 @@ impl Router {
             past: Sums::default(),
             unowned: 0,
             devices: metric::Devices::new(Arc::clone(registry), own),
+            power: Power::default(),
             known: Reading::default(),
             unix_offset_ns: clock::unix_offset_ns(),
         }
@@ -103,7 +106,8 @@ impl Router {
                 }
                 self.session(group, input, report)
             }
-            Message::Begin(group, session) => {
+            Message::Begin(group, mut session) => {
+                session.engine.share_power(&self.power);
                 self.sessions.insert(group, *session);
                 self.session(group, Input::Devices(Box::new(self.known.clone())), report)
             }

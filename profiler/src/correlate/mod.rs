@@ -24,6 +24,7 @@ mod kernel;
 mod life;
 mod memory;
 mod operation;
+mod power;
 mod reader;
 mod request;
 mod ride;
@@ -43,6 +44,7 @@ pub use kernel::{KernelKey, Naming};
 pub use life::{Hook, Life, State, Transition};
 pub use memory::{Account, MemoryTotals};
 pub use operation::Ignored;
+pub use power::Power;
 pub use request::{Outcome, Owner, Request, Thinned};
 pub use ride::{
     BoardCounts, GpuTimes, GpuWork, Iteration, KernelShare, KernelShares, Phase, Piece, Ride, Rider, Share,
@@ -247,6 +249,7 @@ impl Engine {
         }
         self.join(&mut closed, out);
         self.closed = closed;
+        self.claim(now_ns);
         let told = out.iterations.len();
         let from = out.requests.len();
         self.inside.tick(now_ns, &mut out.requests, &mut out.iterations);

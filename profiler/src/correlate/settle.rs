@@ -2,6 +2,7 @@
 //! requests whose last iterations are settled, and iterations with their riders.
 
 use super::energy::Purpose;
+use super::power::Power;
 use super::ride::{BoardCounts, GpuTimes, LAG_NS, LEARNING_NS, Passenger, Sizes};
 use super::tap::Occasion;
 use super::utilization::Agreement;
@@ -23,6 +24,18 @@ impl Engine {
         self.board.energy.take(reading);
         let place = |pid, ordinal| self.board.energy.place(pid, ordinal);
         self.utilization.take(reading, self.board.times(), place);
+    }
+
+    /// Other targets have work on the same devices, whose power this is.
+    pub fn share_power(&mut self, power: &Power) {
+        self.board.energy.share(power);
+    }
+
+    /// Work that is under way has its part of the devices' power, too, whoever asks before it is done.
+    pub(super) fn claim(&self, now_ns: u64) {
+        for step in self.processes.values().flat_map(|process| process.steps.under_way()) {
+            self.board.energy.works((step.pid, step.device), step.start_ns, now_ns);
+        }
     }
 
     /// Whether devices say the same of their load as the steps on them, by the device's number.

@@ -206,6 +206,11 @@ impl Steps {
         }
     }
 
+    /// Work that somebody may still wait for.
+    pub fn under_way(&self) -> impl Iterator<Item = &Step> {
+        self.open.iter().map(|open| &open.step).filter(|step| !step.is_empty())
+    }
+
     /// Work that has not closed yet, or is held.
     #[cfg(test)]
     pub fn open(&self) -> impl Iterator<Item = &Step> {

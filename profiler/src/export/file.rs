@@ -16,7 +16,7 @@ use crate::metric::Snapshot;
 use crate::span::model::Span;
 
 /// Bytes gathered before they are written, while more is ready.
-const WRITE_BYTES: usize = 1 << 20;
+const WRITE_BYTES: usize = 256 << 10;
 
 /// A file that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -45,23 +45,24 @@ impl FileSink {
     /// Creates or empties the file.
     pub async fn create(path: &Path) -> Result<Self, FileError> {
         let error = |source| FileError { path: path.to_owned(), source };
-        let file = File::create(path).await.map_err(error)?;
+        let mut file = File::create(path).await.map_err(error)?;
+        file.set_max_buf_size(WRITE_BYTES);
         Ok(Self { file, path: path.to_owned(), lines: Vec::new(), claims: Vec::new(), failing: false })
     }
 
     /// Writes until both inboxes end.
     pub async fn run(mut self, mut spans: Inbox<[Span]>, mut metrics: Inbox<Snapshot>) {
         while let Some(item) = either(&mut spans, &mut metrics).await {
-            self.add(item);
+            self.add(item).await;
             while self.lines.len() < WRITE_BYTES {
                 let Some(item) = ready(&mut spans, &mut metrics) else { break };
-                self.add(item);
+                self.add(item).await;
             }
             self.write().await;
         }
     }
 
-    fn add(&mut self, item: Item) {
+    async fn add(&mut self, item: Item) {
         match item {
             Item::Spans(Parcel { content, claim }) => {
                 let request = encode::trace::request(content.iter());
@@ -71,6 +72,9 @@ impl FileSink {
                 for (request, points) in encode::metric::requests(&content) {
                     let part = claim.split(points);
                     self.line(&request, part);
+                    if self.lines.len() >= WRITE_BYTES {
+                        self.write().await;
+                    }
                 }
             }
         }
@@ -92,7 +96,6 @@ impl FileSink {
             Err(error) => Err(error),
         };
         self.lines.clear();
-        // A snapshot of many targets has megabytes, once a minute.
         self.lines.shrink_to(WRITE_BYTES);
         let failed = result.is_err();
         if let (Err(error), false) = (&result, self.failing) {

@@ -162,7 +162,8 @@ pub struct Buckets(Mutex<State>);
 struct State {
     bounds: &'static [f64],
     counts: Box<[u64]>,
-    exemplars: Box<[Option<Kept>]>,
+    /// Few buckets have one.
+    exemplars: Vec<Kept>,
     sum: f64,
     min: f64,
     max: f64,
@@ -172,6 +173,7 @@ struct State {
 /// A bucket's newest exemplar.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
+    bucket: usize,
     exemplar: Exemplar,
     /// The exporters have not had it.
     is_fresh: bool,
@@ -179,11 +181,10 @@ struct Kept {
 
 impl Buckets {
     fn new(bounds: &'static [f64], exponential: bool) -> Self {
-        let buckets = bounds.len() + 1;
         Self(Mutex::new(State {
             bounds,
-            counts: vec![0; buckets].into(),
-            exemplars: vec![None; buckets].into(),
+            counts: vec![0; bounds.len() + 1].into(),
+            exemplars: Vec::new(),
             sum: 0.0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
@@ -210,16 +211,19 @@ impl State {
         if let Some(exponential) = &mut self.exponential {
             exponential.record(value);
         }
-        if let (Some(Context { trace_id, span_id, time_ns }), Some(slot)) =
-            (context, self.exemplars.get_mut(bucket))
-        {
-            *slot = Some(Kept { exemplar: Exemplar { trace_id, span_id, value, time_ns }, is_fresh: true });
+        if let Some(Context { trace_id, span_id, time_ns }) = context {
+            let exemplar = Exemplar { trace_id, span_id, value, time_ns };
+            let newest = Kept { bucket, exemplar, is_fresh: true };
+            match self.exemplars.binary_search_by_key(&bucket, |kept| kept.bucket) {
+                Ok(place) => self.exemplars[place] = newest,
+                Err(place) => self.exemplars.insert(place, newest),
+            }
         }
     }
 
     fn read(&mut self, reading: Reading) -> Distribution {
         let count = self.counts.iter().sum();
-        let exemplars = self.exemplars.iter_mut().flatten();
+        let exemplars = self.exemplars.iter_mut();
         let exemplars = exemplars.filter_map(|kept| match reading {
             Reading::Scrape => Some(kept.exemplar),
             Reading::Export => std::mem::take(&mut kept.is_fresh).then_some(kept.exemplar),

@@ -7,6 +7,7 @@
 //! devices, pods (threads) ──► correlate, control
 //! ```
 
+mod memory;
 mod observe;
 
 use super::device_thread::DeviceThread;
@@ -60,12 +61,13 @@ pub fn agent(
     wishes: AgentWishes,
     started: &mut dyn FnMut(Option<SocketAddr>),
 ) -> Result<(), RunError> {
+    memory::spare();
     let mut kernel = Kernel::load(&resolved.kernel)?;
     let ring = kernel.take_ring().ok_or(KernelError::Incomplete(map::EVENTS))?;
     let hints = kernel.take_hints().ok_or(KernelError::Incomplete(map::HINTS))?;
     let kernel = Arc::new(Mutex::new(kernel));
     let price = measure_price().unwrap_or(PRICE);
-    give_memory_back();
+    memory::give_back();
     let registry = Arc::new(Registry::new(resolved.export.readers()));
     let own = levels::own_resource();
     let router = Arc::new(Mutex::new(Router::new(&registry, &own)));
@@ -187,15 +189,6 @@ fn correlate(
             return;
         }
     }
-}
-
-/// Loading reads the kernel's types, 20 MB that are not needed again.
-fn give_memory_back() {
-    // SAFETY: no preconditions.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
 }
 
 fn limits(config: &Config) -> Limits {

@@ -138,6 +138,9 @@ impl Board {
             self.forgotten.1 += 1;
         }
         let work = GpuWork::of(step);
+        for piece in &work.pieces {
+            self.energy.works((piece.pid, piece.device), piece.from_ns, piece.end_ns);
+        }
         let is_same = |fresh: &GpuWork| {
             let wait = |work: &GpuWork| (work.pid(), work.end_ns);
             wait(fresh) == wait(&work) && self.engine_of(fresh) == self.engine_of(&work)
@@ -203,7 +206,7 @@ impl Board {
         iteration.id = self.iterations;
         iteration.gpu = self.work_of(iteration.pid, &iteration.step).map(Box::new);
         if let Some(gpu) = &mut iteration.gpu {
-            charge(&mut self.energy, &mut gpu.pieces, &mut gpu.whole);
+            charge(&self.energy, &mut gpu.pieces, &mut gpu.whole);
         }
         let key = (iteration.pid, iteration.step.engine);
         let start_ns = self.start_of(key, iteration);
@@ -430,7 +433,7 @@ impl Board {
     }
 
     fn of_work(&mut self, pid: u32, mut work: GpuWork) -> Iteration {
-        charge(&mut self.energy, &mut work.pieces, &mut work.whole);
+        charge(&self.energy, &mut work.pieces, &mut work.whole);
         self.iterations += 1;
         self.counts.generic += 1;
         let step = EngineStep { start_ns: Some(work.start_ns), end_ns: work.end_ns, ..EngineStep::default() };

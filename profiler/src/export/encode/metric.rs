@@ -9,36 +9,30 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use prost::Message;
 
-use super::{MOST_BYTES, attributes, resource, scope};
+use super::{attributes, resource, scope};
 use crate::metric::{
     Distribution, Exemplar, Exponential, Info, Kind, MetricPoints, Point, PointValue, Side, Snapshot,
     TargetMetrics,
 };
 
-/// Requests with everything in `snapshot`, and how many points each has. Mostly one.
-pub fn requests(snapshot: &Snapshot) -> Vec<(ExportMetricsServiceRequest, u64)> {
-    let mut requests = Vec::new();
-    let (mut open, mut bytes, mut points) = (Vec::new(), 0, 0);
-    for target in &snapshot.targets {
-        for (part, part_points) in parts(target, snapshot.time_ns) {
-            let size = part.encoded_len();
-            if bytes + size > MOST_BYTES && !open.is_empty() {
-                requests.push((request(std::mem::take(&mut open)), std::mem::take(&mut points)));
-                bytes = 0;
-            }
-            bytes += size;
-            points += part_points;
-            open.push(part);
-        }
-    }
-    if !open.is_empty() {
-        requests.push((request(open), points));
-    }
-    requests
-}
+/// Beyond this many bytes the next request begins. A node with hundreds of targets has megabytes, and ten times as much
+/// while it is encoded.
+const ENOUGH_BYTES: usize = 1 << 20;
 
-fn request(resource_metrics: Vec<ResourceMetrics>) -> ExportMetricsServiceRequest {
-    ExportMetricsServiceRequest { resource_metrics }
+/// Requests with everything in `snapshot`, and how many points each has. Mostly one. Each is made when it is asked for.
+pub fn requests(snapshot: &Snapshot) -> impl Iterator<Item = (ExportMetricsServiceRequest, u64)> {
+    let mut parts = snapshot.targets.iter().flat_map(|target| parts(target, snapshot.time_ns)).peekable();
+    std::iter::from_fn(move || {
+        let (first, mut points) = parts.next()?;
+        let mut bytes = first.encoded_len();
+        let mut resource_metrics = vec![first];
+        while let Some((part, more)) = parts.next_if(|(part, _)| bytes + part.encoded_len() <= ENOUGH_BYTES) {
+            bytes += part.encoded_len();
+            points += more;
+            resource_metrics.push(part);
+        }
+        Some((ExportMetricsServiceRequest { resource_metrics }, points))
+    })
 }
 
 /// One target's metrics, in several parts if they are too large for one. A single metric is never too large: the
@@ -49,7 +43,7 @@ fn parts(target: &TargetMetrics, time_ns: u64) -> Vec<(ResourceMetrics, u64)> {
     for group in &target.metrics {
         let part = metric(group, target.start_ns, time_ns);
         let size = part.encoded_len();
-        if bytes + size > MOST_BYTES && !open.is_empty() {
+        if bytes + size > ENOUGH_BYTES && !open.is_empty() {
             parts.push((resource_metrics(target, std::mem::take(&mut open)), std::mem::take(&mut points)));
             bytes = 0;
         }
@@ -180,6 +174,7 @@ fn exemplar(exemplar: &Exemplar) -> ProtoExemplar {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::MOST_BYTES;
     use super::*;
     use crate::metric::catalog::{COPIED_BYTES, GEN_AI_TIME_TO_FIRST_TOKEN};
     use crate::metric::{Context, Readers, Registry};
@@ -193,8 +188,8 @@ mod tests {
             let context = Context { trace_id: [1; 16], span_id: [2; 8], time_ns: 7 };
             target.record(&GEN_AI_TIME_TO_FIRST_TOKEN, &[], value, Some(context));
         }
-        let requests = requests(&registry.snapshot(9));
-        let metric = &requests[0].0.resource_metrics[0].scope_metrics[0].metrics[0];
+        let (request, _) = requests(&registry.snapshot(9)).next().unwrap();
+        let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
         let Some(Data::ExponentialHistogram(histogram)) = &metric.data else { panic!("{metric:?}") };
         assert_eq!(histogram.aggregation_temporality, AggregationTemporality::Cumulative as i32);
         let point = &histogram.data_points[0];
@@ -220,7 +215,7 @@ mod tests {
             }
         }
         let snapshot = registry.snapshot(1);
-        let requests = requests(&snapshot);
+        let requests: Vec<_> = requests(&snapshot).collect();
         assert!(requests.len() > 1);
         assert!(requests.iter().all(|(request, _)| request.encoded_len() <= MOST_BYTES));
         assert_eq!(requests.iter().map(|(_, points)| points).sum::<u64>(), 20_000);

@@ -4,7 +4,7 @@
 //! nobody to observe it wakes once a look.
 
 use super::super::{Every, SWEEP, TICK, levels};
-use super::{REPORTS, limits, lock};
+use super::{REPORTS, limits, lock, memory};
 use crate::agent::config::{Config, Effect, Resolved, changes};
 use crate::agent::{Level, Message, Node, Off, Report, Router, Status, Whereabouts};
 use crate::bell::{self, Bell};
@@ -36,6 +36,8 @@ const SHORT_LOOK: Duration = Duration::from_millis(5);
 /// Between two looks at words from outside, where nothing tells that there is one.
 const OFF: Duration = Duration::from_millis(250);
 const COUNT: Duration = Duration::from_secs(1);
+/// From a snapshot until its memory is given back: exporters have taken it by then, or keep it for longer.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(1);
 /// Between two questions to drivers who is on their GPUs: each is a system call or more for a device.
 const DRIVERS: Duration = Duration::from_secs(5);
@@ -69,6 +71,7 @@ struct Moments {
     count: Every,
     snapshot: Every,
     refresh: Every,
+    give_back: Option<Instant>,
 }
 
 impl Moments {
@@ -82,6 +85,7 @@ impl Moments {
             count: Every::new(COUNT),
             snapshot: Every::new(snapshot),
             refresh: Every::new(REFRESH),
+            give_back: None,
         }
     }
 
@@ -186,9 +190,13 @@ impl Agent<'_> {
         }
         if at.snapshot.is_due() {
             self.ends.snapshot(&self.node, clock::unix_ns());
+            at.give_back = Some(Instant::now() + GIVE_BACK);
         } else if at.refresh.is_due() {
             self.ends.refresh(&self.node, clock::unix_ns());
             self.tell();
+        }
+        if at.give_back.take_if(|moment| *moment <= Instant::now()).is_some() {
+            memory::give_back();
         }
     }
 

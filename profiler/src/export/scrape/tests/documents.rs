@@ -199,7 +199,7 @@ fn scrapes_have_explicit_buckets_also_where_otlp_has_exponential_ones() {
     let both = registry(Readers { exponential: true, scraped: true });
     let text = |registry: &Registry| document(&registry.peek(1), Format::OpenMetrics);
     assert_eq!(text(&both), text(&registry(Readers::default())));
-    let (request, _) = requests(&both.snapshot(2)).remove(0);
+    let (request, _) = requests(&both.snapshot(2)).next().unwrap();
     let metrics = request.resource_metrics.into_iter().flat_map(|r| r.scope_metrics).flat_map(|s| s.metrics);
     assert_eq!(
         metrics.filter(|metric| matches!(metric.data, Some(Data::ExponentialHistogram(_)))).count(),
