@@ -14,6 +14,7 @@ mod links;
 mod multi;
 mod price;
 mod programs;
+mod publish;
 mod runtime;
 mod settings;
 mod site;
@@ -27,6 +28,7 @@ pub use linked::unreadable as unreadable_tls;
 pub use links::{EmptyProgram, LinkError, Links, Scope};
 pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
+pub use publish::{Publisher, Unpublished};
 pub use settings::{Adapters, Detail, KernelSettings, LinkKind, RING_BYTES};
 pub use site::{Code, Cost, Machine, Site};
 pub use tracefs::ensure_tracefs;
@@ -35,6 +37,7 @@ use crate::clock;
 use crate::probe::Layer;
 use crate::target::{self, Address, FileId, Mapping};
 use ahead::Ahead;
+use profiler_common::event::Variable;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,6 +111,8 @@ struct Attached {
     runtime: Vec<(u64, u64)>,
     /// Probes in libraries that it has not mapped yet.
     ahead: Ahead,
+    /// Where its threads publish what they work for, or why that is not read; none where nothing is published.
+    published: Option<Result<Variable, Unpublished>>,
 }
 
 impl Attached {
@@ -205,8 +210,58 @@ impl Attacher {
     pub fn rescan(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let looked_ns = clock::monotonic_ns();
         self.look_at_mappings(pid, learn);
+        self.look_at_publisher(pid);
         if self.processes.get(&pid).is_some_and(|process| process.ahead.is_any()) {
             learn(Learnt { ahead: true, looked_ns, ..Learnt::nothing(pid) });
+        }
+    }
+
+    /// Why what the threads of a process publish is not read, where they do publish; unless it may be read in a moment.
+    #[must_use]
+    pub fn unpublished(&self, pid: u32) -> Option<Unpublished> {
+        let published = self.processes.get(&pid)?.published?;
+        published.err().filter(|why| *why != Unpublished::NotYet)
+    }
+
+    /// Looks again where a library that publishes was mapped and its dynamic linker was not done.
+    pub fn look_at_unpublished(&mut self) {
+        let waits = |process: &Attached| process.published == Some(Err(Unpublished::NotYet));
+        let waiting: Vec<u32> =
+            self.processes.iter().filter(|(_, process)| waits(process)).map(|(pid, _)| *pid).collect();
+        waiting.into_iter().for_each(|pid| self.look_at_publisher(pid));
+    }
+
+    /// Finds out where the threads of a process publish what they work for, among the files that were looked at.
+    fn look_at_publisher(&mut self, pid: u32) {
+        let publishes = |file: &FileId| {
+            self.libraries.get(file).is_some_and(|library| {
+                library.as_ref().as_ref().is_ok_and(|library| library.publisher.is_some())
+            })
+        };
+        let known = self.processes.get(&pid).and_then(|process| process.published);
+        // Nearly no file publishes, and reading mappings costs a thousand lines.
+        if known.is_none() && !self.libraries.keys().any(publishes) {
+            return;
+        }
+        let mappings = target::mappings(pid).unwrap_or_default();
+        let found = publish::find(pid, &mappings, |mapping| {
+            self.libraries.get(&mapping.file)?.as_ref().as_ref().ok()?.publisher.as_ref()
+        });
+        if found == known {
+            return;
+        }
+        let mut kernel = self.kernel();
+        let published = match found {
+            Some(Ok(variable)) => Some(kernel.publishes(pid, self.scope.group, variable).map(|()| variable)),
+            other => {
+                kernel.publishes_nothing(pid);
+                other
+            }
+        };
+        drop(kernel);
+        tracing::info!(pid, ?published, "what its threads work for");
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.published = published;
         }
     }
 

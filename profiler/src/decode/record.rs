@@ -1,11 +1,11 @@
 //! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
 
 use super::{
-    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Tie,
+    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, SpanContext, Stack, Tie,
     Wide, server,
 };
 use crate::probe;
-use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, kind, tie};
+use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, flag, kind, tie};
 
 /// Reads one record.
 ///
@@ -46,6 +46,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Rejected> {
         kind::BATCH => server::batch(&head, &mut fields)?,
         kind::LIST => server::list(&head, &mut fields)?,
         kind::PROCESS => Body::Process(changed(&head, &mut fields)?),
+        kind::THREAD_CONTEXT => Body::Context(context(&head, &mut fields)?),
         _ => return Err(Rejected::UnknownKind),
     };
     Ok(Event { pid: head.pid, tid: head.tid, time_ns: head.time_ns, body })
@@ -156,6 +157,23 @@ fn session(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
     };
     Ok(Socket::Carried { connection, carrier, tie })
 }
+
+/// Flags that nobody set are none where the publisher leaves them empty.
+fn context(head: &Head, fields: &mut Fields) -> Result<Option<SpanContext>, Rejected> {
+    let (trace_id, span_id) = (fields.take()?, fields.take()?);
+    let flags = fields.u32()?;
+    let said = flags & flag::UNSAID == 0 || flags & 0xff != 0;
+    match head.detail {
+        0 => Ok(None),
+        1 if trace_id != [0; 16] && span_id != [0; 8] => {
+            Ok(Some(SpanContext { trace_id, span_id, flags: said.then_some(flags as u8 & W3C_FLAGS) }))
+        }
+        _ => Err(Rejected::BadValue),
+    }
+}
+
+/// Sampled, and random trace id (W3C Trace Context level 2); the others are not defined.
+const W3C_FLAGS: u8 = 0b11;
 
 fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
     Ok(match head.detail {
