@@ -131,6 +131,7 @@ impl Control {
             Report::Changed(pid, Change::Mapped) => drop(self.mapped.insert(pid)),
             Report::Changed(pid, Change::MadeIoUring) => self.saw_io_uring(pid),
             Report::Changed(pid, Change::Executed) => {
+                self.attacher.runs_another_program(pid);
                 self.rescan(pid, learn);
                 self.expect_libraries(pid, learn);
             }
@@ -182,6 +183,7 @@ impl Control {
         self.name_kernels(learn);
         self.look_inside(learn);
         self.let_go(learn);
+        self.look_at_contexts();
     }
 
     /// Lets go of processes that are gone.
@@ -326,6 +328,21 @@ impl Control {
     #[must_use]
     pub fn name_counts(&self) -> symbol::Counts {
         self.names.counts()
+    }
+
+    /// Where threads publish what they work for shows once the dynamic linker is done; what hinders it is told once.
+    fn look_at_contexts(&mut self) {
+        self.attacher.look_at_unpublished();
+        let hindered: Vec<_> = self
+            .attacher
+            .pids()
+            .filter_map(|pid| Some((pid, self.attacher.unpublished(pid)?.blind())))
+            .collect();
+        for (pid, why) in hindered {
+            if self.blind.insert((pid, why)) {
+                tracing::warn!(pid, "{why}");
+            }
+        }
     }
 
     fn saw_io_uring(&mut self, pid: u32) {

@@ -28,7 +28,7 @@ pub use linked::unreadable as unreadable_tls;
 pub use links::{EmptyProgram, LinkError, Links, Scope};
 pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
-pub use publish::{Publisher, Unpublished};
+pub use publish::{Publisher, Unpublished, published};
 pub use settings::{Adapters, Detail, KernelSettings, LinkKind, RING_BYTES};
 pub use site::{Code, Cost, Machine, Site};
 pub use tracefs::ensure_tracefs;
@@ -213,6 +213,15 @@ impl Attacher {
         self.look_at_publisher(pid);
         if self.processes.get(&pid).is_some_and(|process| process.ahead.is_any()) {
             learn(Learnt { ahead: true, looked_ns, ..Learnt::nothing(pid) });
+        }
+    }
+
+    /// What a process published before it ran another program is gone.
+    pub fn runs_another_program(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid)
+            && process.published.take().is_some()
+        {
+            self.kernel().publishes_nothing(pid);
         }
     }
 

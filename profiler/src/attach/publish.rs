@@ -24,29 +24,52 @@ const LARGEST_OFFSET: u64 = 1 << 24;
 const MOST_MODULES: u64 = 1 << 16;
 
 /// Why the spans of a process's threads are not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpublished {
     /// The dynamic linker is not done.
-    #[error("the dynamic linker has not placed it yet")]
     NotYet,
     /// Nothing in the file leads to it.
-    #[error("no relocation of the file that defines it leads to it")]
     NoWay,
     /// Its vector of blocks lies who knows where.
-    #[error("it is in a library that was loaded later, and the C library is neither glibc nor musl")]
     UnknownLibc,
     /// It belongs to another machine.
-    #[error("the file is not for this machine")]
     OtherMachine,
     /// What is needed of the process cannot be read.
-    #[error("the process's memory cannot be read")]
     Unreadable,
     /// The kernel does not say where it keeps thread pointers.
-    #[error("the kernel does not tell its types (BTF)")]
     NoThreadPointer,
     /// The table is full.
-    #[error("too many processes publish")]
     NoRoom,
+}
+
+impl Unpublished {
+    /// What is not seen, and why.
+    #[must_use]
+    pub fn blind(self) -> &'static str {
+        match self {
+            Self::NotYet => {
+                "its threads publish their active spans, which are not read: its dynamic linker has not placed them yet"
+            }
+            Self::NoWay => {
+                "its threads publish their active spans, which are not read: no relocation of the file that defines them leads there"
+            }
+            Self::UnknownLibc => {
+                "its threads publish their active spans, which are not read: its C library is neither glibc nor musl"
+            }
+            Self::OtherMachine => {
+                "its threads publish their active spans, which are not read: the file is not for this machine"
+            }
+            Self::Unreadable => {
+                "its threads publish their active spans, which are not read: its memory cannot be read"
+            }
+            Self::NoThreadPointer => {
+                "its threads publish their active spans, which are not read: the kernel does not tell its types (BTF)"
+            }
+            Self::NoRoom => {
+                "its threads publish their active spans, which are not read: too many processes publish"
+            }
+        }
+    }
 }
 
 /// How a file's code gets to the variable, as its linker left it.
@@ -247,4 +270,22 @@ fn with_schema(variable: Variable, context: Option<&ProcessContext>) -> Variable
     let schema = context.and_then(|context| context.thread_schema.as_deref());
     let flags = if schema == Some(BEFORE_FLAGS) { u64::from(flag::UNSAID) } else { 0 };
     Variable { flags, ..variable }
+}
+
+/// What a look at a process without its kernel side says: the file that publishes, and how it goes.
+#[must_use]
+pub fn published(pid: u32, mappings: &[Mapping]) -> Option<(String, Result<(), Unpublished>)> {
+    let files = mappings.iter().filter_map(|mapping| {
+        let elf = Elf::open(&mapping.openable(pid)).ok()?;
+        Some((mapping, Publisher::of(&elf)?))
+    });
+    let files: Vec<_> = files.collect();
+    let of = |mapping: &Mapping| {
+        files.iter().find(|(known, _)| known.start == mapping.start).map(|(_, publisher)| publisher)
+    };
+    let found = find(pid, mappings, of)?;
+    let known = super::btf::thread_pointer().is_some();
+    let found = found.and_then(|_| if known { Ok(()) } else { Err(Unpublished::NoThreadPointer) });
+    let (mapping, _) = files.first()?;
+    Some((mapping.path.clone(), found))
 }

@@ -55,7 +55,7 @@ pub use tap::Parsed;
 pub use totals::{Counted, MOST_KERNELS, Totals};
 pub use utilization::Agreement;
 
-use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, SpanContext, Stack};
+use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
 use crate::probe::{self, Direction, Layer, Memory};
 use crate::target::Address;
 use context::Contexts;
