@@ -12,8 +12,8 @@ use profiler_common::{
     cookie::{Cookie, GROUPS, runs},
     counter::{Counters, family},
     event::{
-        BatchLayout, Count, CountKey, LAYOUTS as LAYOUTS_ENTRIES, PAYLOAD_CLASSES, Ring, Settings, Thread, Told,
-        Variable,
+        BatchLayout, Count, CountKey, LAYOUTS as LAYOUTS_ENTRIES, PAYLOAD_CLASSES, Ring, Settings, Thread,
+        Told, Variable,
     },
     stream::{Descriptor, Recent, Session, SessionKey, Stream, WISHES as WISHES_ENTRIES, Wish},
 };

@@ -120,9 +120,8 @@ fn record(variable: &Variable) -> Option<[u64; 4]> {
     }
     let mut words = NONE;
     // SAFETY: 28 of the 32 bytes at `words`; the helper checks the other address.
-    let status = unsafe {
-        bpf_probe_read_user((&raw mut words).cast::<c_void>(), 28, pointer as *const c_void)
-    };
+    let status =
+        unsafe { bpf_probe_read_user((&raw mut words).cast::<c_void>(), 28, pointer as *const c_void) };
     (status == 0).then_some(words)
 }
 

@@ -109,7 +109,8 @@ impl Publisher {
         elf.symbols(table, |symbol| {
             let is_it = symbol.kind == Kind::ThreadLocal
                 && symbol.defined
-                && super::elf::name(&names, symbol.name).is_some_and(|name| NAME.get(1..NAME.len() - 1) == Some(name.as_bytes()));
+                && super::elf::name(&names, symbol.name)
+                    .is_some_and(|name| NAME.get(1..NAME.len() - 1) == Some(name.as_bytes()));
             if is_it {
                 found = Some((index, symbol.address));
             }
@@ -218,9 +219,7 @@ fn way(elf: &Elf, index: u32, offset: u64, block: ThreadLocal) -> Result<Way, Un
 /// on aarch64 it begins behind two words.
 fn of_program(machine: Machine, offset: u64, block: ThreadLocal) -> u64 {
     match machine {
-        Machine::X86_64 => {
-            offset.wrapping_sub(block.size.checked_next_multiple_of(block.align).unwrap_or(0))
-        }
+        Machine::X86_64 => offset.wrapping_sub(block.size.checked_next_multiple_of(block.align).unwrap_or(0)),
         Machine::Aarch64 => 16u64.next_multiple_of(block.align.min(LARGEST_OFFSET)).wrapping_add(offset),
     }
 }
@@ -288,4 +287,122 @@ pub fn published(pid: u32, mappings: &[Mapping]) -> Option<(String, Result<(), U
     let found = found.and_then(|_| if known { Ok(()) } else { Err(Unpublished::NoThreadPointer) });
     let (mapping, _) = files.first()?;
     Some((mapping.path.clone(), found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    const SOURCE: &str = "__thread char padding[40]; __attribute__((visibility(\"default\"))) __thread void *otel_thread_ctx_v1;\n\
+        void **own(void) { return &otel_thread_ctx_v1; }\n\
+        #ifdef PROGRAM\nint main(void) { return own() == 0; }\n#endif\n";
+
+    /// What a compiler makes of a publisher.
+    fn built(folder: &Path, name: &str, arguments: &[&str]) -> (PathBuf, Option<Publisher>) {
+        let (source, out) = (folder.join("publisher.c"), folder.join(name));
+        std::fs::write(&source, SOURCE).unwrap();
+        let status = Command::new("cc").arg("-o").arg(&out).arg(&source).args(arguments).status().unwrap();
+        assert!(status.success());
+        let publisher = Publisher::of(&Elf::open(&out).unwrap());
+        (out, publisher)
+    }
+
+    #[test]
+    fn the_linkers_ways_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let way = |name: &str, arguments: &[&str]| {
+            built(folder.path(), name, arguments).1.map(|publisher| publisher.way)
+        };
+        let library = ["-shared", "-fPIC"];
+        let with = |more: &'static str| [&library[..], &[more]].concat();
+        assert!(matches!(way("static", &with("-ftls-model=initial-exec")), Some(Ok(Way::Distance(_)))));
+        let program = way("program", &["-DPROGRAM", "-rdynamic"]);
+        assert!(matches!(program, Some(Ok(Way::Fixed(_)))), "{program:?}");
+        assert_eq!(way("hidden", &["-DPROGRAM"]), None, "it exports nothing");
+        if cfg!(target_arch = "x86_64") {
+            assert!(matches!(way("pair", &with("-mtls-dialect=gnu")), Some(Ok(Way::Pair(_)))));
+            assert!(matches!(way("descriptor", &with("-mtls-dialect=gnu2")), Some(Ok(Way::Descriptor(_)))));
+            let own = way("own", &with("-Wl,-Bsymbolic"));
+            assert!(matches!(own, Some(Ok(Way::Module(_, 40) | Way::Pair(_)))), "{own:?}");
+        }
+    }
+
+    /// A library is loaded into this process, which knows where its own variable is.
+    #[test]
+    fn a_variable_of_this_process_lies_where_it_is_said_to_lie() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, flags) in [("one.so", "-O1"), ("two.so", "-O2")] {
+            let (path, publisher) = built(folder.path(), name, &["-shared", "-fPIC", flags]);
+            let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+            // SAFETY: the library has no constructors, and its function takes nothing and returns an address.
+            let own = unsafe {
+                let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+                let function = libc::dlsym(library, c"own".as_ptr());
+                assert!(!function.is_null());
+                std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> u64>(function)()
+            };
+            let mappings = target::mappings(std::process::id()).unwrap();
+            let mapping = mappings.iter().find(|mapping| mapping.name() == name).unwrap();
+            let variable = publisher.unwrap().locate(std::process::id(), mapping, &mappings).unwrap();
+            assert_eq!(address(&variable), own, "{variable:?}");
+        }
+    }
+
+    /// Where this thread has a variable, as the kernel side finds it.
+    fn address(variable: &Variable) -> u64 {
+        let thread: u64;
+        // SAFETY: both read a register, or the word that it points to and that is the register's own value.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::asm!("mov {}, fs:0", out(reg) thread);
+            #[cfg(target_arch = "aarch64")]
+            std::arch::asm!("mrs {}, tpidr_el0", out(reg) thread);
+        }
+        // SAFETY: the places are those of this thread's own vector.
+        let word = |address: u64| unsafe { *(address as *const u64) };
+        if variable.module == 0 {
+            return thread.wrapping_add(variable.offset);
+        }
+        let vector = word(thread.wrapping_add(variable.vector));
+        assert!(word(vector.wrapping_add(variable.length)) >= variable.module);
+        word(vector + variable.module * variable.entry) + variable.offset
+    }
+
+    #[test]
+    fn words_that_are_not_filled_in_say_nothing() {
+        assert_eq!(distance(0), None);
+        assert_eq!(distance(0x7f12_3456_7890), None, "an address");
+        assert_eq!(distance(24u64.wrapping_neg()).map(|found| found.offset), Some(24u64.wrapping_neg()));
+        for words in [[0, 0], [1 << 40, 8], [3, 1 << 40]] {
+            assert_eq!(pair(words, &[]), Err(Unpublished::NotYet), "{words:?}");
+        }
+        assert_eq!(pair([3, 8], &[]), Err(Unpublished::UnknownLibc));
+    }
+
+    #[test]
+    fn a_programs_block_lies_as_its_machine_has_it() {
+        let block = |size, align| ThreadLocal { size, align };
+        for (machine, offset, block, distance) in [
+            (Machine::X86_64, 8, block(20, 16), 24u64.wrapping_neg()),
+            (Machine::X86_64, 0, block(64, 64), 64u64.wrapping_neg()),
+            (Machine::Aarch64, 8, block(20, 8), 24),
+            (Machine::Aarch64, 8, block(20, 64), 72),
+        ] {
+            assert_eq!(of_program(machine, offset, block), distance);
+        }
+    }
+
+    #[test]
+    fn flags_count_unless_the_publisher_leaves_them_empty() {
+        let schema = |schema: &str| ProcessContext {
+            thread_schema: Some(schema.to_owned()),
+            ..ProcessContext::default()
+        };
+        let flags =
+            |context: Option<ProcessContext>| with_schema(Variable::default(), context.as_ref()).flags;
+        assert_eq!((flags(None), flags(Some(schema("tls_v1")))), (0, 0));
+        assert_eq!(flags(Some(schema("tlsdesc_v1_dev"))), u64::from(flag::UNSAID));
+    }
 }

@@ -36,8 +36,8 @@ mod utilization;
 
 pub use crate::evidence::Evidence;
 pub use beyond::Forgotten;
-pub use context::Origin;
 pub use connection::{ConnectionCounts, Connections, Payload};
+pub use context::Origin;
 pub use energy::Purpose;
 pub use failure::{Failures, OutOfMemory};
 pub use inside::{Inside, InsideCounts, Sequence, Served, SpeakerState};

@@ -1,8 +1,8 @@
 //! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
 
 use super::{
-    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, SpanContext, Stack, Tie,
-    Wide, server,
+    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, SpanContext,
+    Stack, Tie, Wide, server,
 };
 use crate::probe;
 use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, flag, kind, tie};
@@ -232,6 +232,23 @@ mod tests {
 
     fn head(kind: u32, detail: u16) -> event::Head {
         event::Head { kind, api: 1, detail, tgid: 10, tid: 11, time_ns: 12 }
+    }
+
+    #[test]
+    fn what_a_thread_works_for_comes_out_as_it_went_in() {
+        let record = |detail, span_id, flags| {
+            let (head, trace_id) = (head(kind::THREAD_CONTEXT, detail), [7; 16]);
+            decode(&bytes(&event::ThreadContext { head, trace_id, span_id, flags, padding: 0 }))
+        };
+        let body = |record: Result<Event, Rejected>| record.map(|event| event.body);
+        let context = |flags| Body::Context(Some(SpanContext { trace_id: [7; 16], span_id: [9; 8], flags }));
+        assert_eq!(body(record(1, [9; 8], 0xff)), Ok(context(Some(3))));
+        assert_eq!(body(record(1, [9; 8], 0)), Ok(context(Some(0))));
+        assert_eq!(body(record(1, [9; 8], flag::UNSAID)), Ok(context(None)));
+        assert_eq!(body(record(1, [9; 8], flag::UNSAID | 1)), Ok(context(Some(1))));
+        assert_eq!(body(record(0, [0; 8], 0)), Ok(Body::Context(None)));
+        assert_eq!(body(record(1, [0; 8], 1)), Err(Rejected::BadValue));
+        assert_eq!(body(record(2, [9; 8], 1)), Err(Rejected::BadValue));
     }
 
     #[test]

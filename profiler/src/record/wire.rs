@@ -7,7 +7,8 @@ use super::catalogue::Catalogue;
 use crate::attach::Learnt;
 use crate::correlate::{KernelKey, Parsed};
 use crate::decode::{
-    self, Burst, Change, Direction, End as Ended, Event, GpuCall, ServerCall, ServerData, Socket, SpanContext, Stack, Tie,
+    self, Burst, Change, Direction, End as Ended, Event, GpuCall, ServerCall, ServerData, Socket,
+    SpanContext, Stack, Tie,
 };
 use crate::device::Reading;
 use crate::facts::{Called, Ending, Facts};
