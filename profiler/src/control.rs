@@ -330,21 +330,6 @@ impl Control {
         self.names.counts()
     }
 
-    /// Where threads publish what they work for shows once the dynamic linker is done; what hinders it is told once.
-    fn look_at_contexts(&mut self) {
-        self.attacher.look_at_unpublished();
-        let hindered: Vec<_> = self
-            .attacher
-            .pids()
-            .filter_map(|pid| Some((pid, self.attacher.unpublished(pid)?.blind())))
-            .collect();
-        for (pid, why) in hindered {
-            if self.blind.insert((pid, why)) {
-                tracing::warn!(pid, "{why}");
-            }
-        }
-    }
-
     fn saw_io_uring(&mut self, pid: u32) {
         if self.blind.insert((pid, IO_URING)) {
             tracing::warn!(pid, "{IO_URING}");

@@ -3,15 +3,15 @@
 //! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
 //! attached, or ready to be, and no target yet: until a pid's bit is set, nothing is sent.
 
+mod publishers;
+
 use super::btf;
 use super::hooks::Hooks;
 use super::multi::{self, MultiError};
 use super::programs::MultiPrograms;
-use super::publish::Unpublished;
 use super::settings::{Adapters, Detail, KernelSettings, LinkKind};
 use super::tables::{
-    CountPod, DescriptorPod, LayoutPod, RingPod, SessionPod, SettingsPod, StreamPod, Tables, ThreadPod,
-    VariablePod, WishPod,
+    CountPod, DescriptorPod, LayoutPod, RingPod, SessionPod, StreamPod, Tables, ThreadPod, WishPod,
 };
 use super::targets;
 use crate::decode::Burst;
@@ -22,7 +22,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use profiler_common::cookie::{GROUPS, runs};
 use profiler_common::counter::{Counters, family};
-use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Variable, detail};
+use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, detail};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, WISHES, Wish, map};
 use std::collections::BTreeMap;
 
@@ -192,47 +192,6 @@ impl Kernel {
             Detail::Aggregate => detail::AGGREGATE,
         };
         self.set_settings(group)
-    }
-
-    fn set_settings(&mut self, group: u8) -> Result<(), KernelError> {
-        let Some(settings) = self.settings.get(usize::from(group)) else { return Ok(()) };
-        let set = self.tables.settings.set(u32::from(group), SettingsPod(*settings), 0);
-        set.map_err(|error| KernelError::Table(map::SETTINGS, error))
-    }
-
-    /// Says where the threads of a process of a group publish what they work for.
-    ///
-    /// # Errors
-    /// When it cannot be read, or there is no room for it.
-    pub fn publishes(&mut self, pid: u32, group: u8, variable: Variable) -> Result<(), Unpublished> {
-        if !self.finds_threads {
-            return Err(Unpublished::NoThreadPointer);
-        }
-        self.tables.variables.insert(pid, VariablePod(variable), 0).map_err(|_| Unpublished::NoRoom)?;
-        self.publishing.insert(pid, group);
-        self.count_publishers(group);
-        Ok(())
-    }
-
-    /// The threads of a process publish nothing any more.
-    pub fn publishes_nothing(&mut self, pid: u32) {
-        let Some(group) = self.publishing.remove(&pid) else { return };
-        // The process may have taken it down by running another program.
-        let _ = self.tables.variables.remove(&pid);
-        self.count_publishers(group);
-    }
-
-    /// Probes look for what threads publish in groups where one does; at sockets, where anybody does.
-    fn count_publishers(&mut self, group: u8) {
-        let any = self.publishing.values().any(|of| *of == group);
-        if let Some(settings) = self.settings.get_mut(usize::from(group)) {
-            settings.contexts = u32::from(any);
-        }
-        let set = self.set_settings(group);
-        let count = self.tables.publishers.set(0, self.publishing.len() as u64, 0);
-        if set.is_err() || count.is_err() {
-            tracing::warn!(group, "the kernel side was not told whose threads publish their spans");
-        }
     }
 
     /// Says how opaque batches lie.

@@ -216,69 +216,11 @@ impl Attacher {
         }
     }
 
-    /// What a process published before it ran another program is gone.
-    pub fn runs_another_program(&mut self, pid: u32) {
-        if let Some(process) = self.processes.get_mut(&pid)
-            && process.published.take().is_some()
-        {
-            self.kernel().publishes_nothing(pid);
-        }
-    }
-
-    /// Why what the threads of a process publish is not read, where they do publish; unless it may be read in a moment.
-    #[must_use]
-    pub fn unpublished(&self, pid: u32) -> Option<Unpublished> {
-        let published = self.processes.get(&pid)?.published?;
-        published.err().filter(|why| *why != Unpublished::NotYet)
-    }
-
-    /// Looks again where a library that publishes was mapped and its dynamic linker was not done.
-    pub fn look_at_unpublished(&mut self) {
-        let waits = |process: &Attached| process.published == Some(Err(Unpublished::NotYet));
-        let waiting: Vec<u32> =
-            self.processes.iter().filter(|(_, process)| waits(process)).map(|(pid, _)| *pid).collect();
-        waiting.into_iter().for_each(|pid| self.look_at_publisher(pid));
-    }
-
-    /// Finds out where the threads of a process publish what they work for, among the files that were looked at.
-    fn look_at_publisher(&mut self, pid: u32) {
-        let publishes = |file: &FileId| {
-            self.libraries.get(file).is_some_and(|library| {
-                library.as_ref().as_ref().is_ok_and(|library| library.publisher.is_some())
-            })
-        };
-        let known = self.processes.get(&pid).and_then(|process| process.published);
-        // Nearly no file publishes, and reading mappings costs a thousand lines.
-        if known.is_none() && !self.libraries.keys().any(publishes) {
-            return;
-        }
-        let mappings = target::mappings(pid).unwrap_or_default();
-        let found = publish::find(pid, &mappings, |mapping| {
-            self.libraries.get(&mapping.file)?.as_ref().as_ref().ok()?.publisher.as_ref()
-        });
-        if found == known {
-            return;
-        }
-        let mut kernel = self.kernel();
-        let published = match found {
-            Some(Ok(variable)) => Some(kernel.publishes(pid, self.scope.group, variable).map(|()| variable)),
-            other => {
-                kernel.publishes_nothing(pid);
-                other
-            }
-        };
-        drop(kernel);
-        tracing::info!(pid, ?published, "what its threads work for");
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.published = published;
-        }
-    }
-
     fn look_at_mappings(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let start = Instant::now();
         let mappings = target::mappings(pid).unwrap_or_default();
         let libraries: Vec<_> = mappings.iter().filter_map(|m| Some((m, self.look(pid, m)?))).collect();
-        let runtime = runtime_ranges(&libraries);
+        let runtime = runtime::ranges(&libraries);
         let Some(process) = self.processes.get_mut(&pid) else { return };
         // Also when no file is new: a library may be loaded a second time, or again at another address.
         if process.runtime != runtime {
@@ -491,24 +433,4 @@ impl Coverage {
         let (roles, build_id) = (library.roles.clone(), library.build_id.clone());
         Self { roles, build_id, ..Self::none(pid, mapping, missing) }
     }
-}
-
-type Look<'a> = (&'a Mapping, Arc<Result<Library, LibraryError>>);
-
-/// Where the code of probed runtimes lies: driver calls from there are nested. All of a runtime library, which may be
-/// mapped in several pieces and several times; of any other file the runtime that was linked into it alone, because
-/// its host may call the driver itself.
-fn runtime_ranges(libraries: &[Look<'_>]) -> Vec<(u64, u64)> {
-    let mut ranges = Vec::new();
-    for (mapping, library) in libraries {
-        let Ok(library) = library.as_ref() else { continue };
-        if library.points.is_empty() {
-            continue;
-        }
-        if library.roles.contains(&Role::Shared(Layer::Runtime)) {
-            ranges.push((mapping.start, mapping.end));
-        }
-        ranges.extend(library.runtime_code.iter().filter_map(|code| mapping.addresses(*code)));
-    }
-    ranges
 }

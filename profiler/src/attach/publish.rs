@@ -7,7 +7,8 @@
 
 use super::elf::{Elf, Kind, Relocation, ThreadLocal};
 use super::site::Machine;
-use crate::target::{self, Mapping, ProcessContext};
+use super::{Attached, Attacher};
+use crate::target::{self, FileId, Mapping, ProcessContext};
 use profiler_common::event::{Variable, flag};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -246,6 +247,66 @@ impl Kinds {
     }
 }
 
+impl Attacher {
+    /// What a process published before it ran another program is gone.
+    pub fn runs_another_program(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid)
+            && process.published.take().is_some()
+        {
+            self.kernel().publishes_nothing(pid);
+        }
+    }
+
+    /// Why what the threads of a process publish is not read, where they do publish; unless it may be read in a moment.
+    #[must_use]
+    pub fn unpublished(&self, pid: u32) -> Option<Unpublished> {
+        let published = self.processes.get(&pid)?.published?;
+        published.err().filter(|why| *why != Unpublished::NotYet)
+    }
+
+    /// Looks again where a library that publishes was mapped and its dynamic linker was not done.
+    pub fn look_at_unpublished(&mut self) {
+        let waits = |process: &Attached| process.published == Some(Err(Unpublished::NotYet));
+        let waiting: Vec<u32> =
+            self.processes.iter().filter(|(_, process)| waits(process)).map(|(pid, _)| *pid).collect();
+        waiting.into_iter().for_each(|pid| self.look_at_publisher(pid));
+    }
+
+    /// Finds out where the threads of a process publish what they work for, among the files that were looked at.
+    pub(super) fn look_at_publisher(&mut self, pid: u32) {
+        let publishes = |file: &FileId| {
+            self.libraries.get(file).is_some_and(|library| {
+                library.as_ref().as_ref().is_ok_and(|library| library.publisher.is_some())
+            })
+        };
+        let known = self.processes.get(&pid).and_then(|process| process.published);
+        // Nearly no file publishes, and reading mappings costs a thousand lines.
+        if known.is_none() && !self.libraries.keys().any(publishes) {
+            return;
+        }
+        let mappings = target::mappings(pid).unwrap_or_default();
+        let found = find(pid, &mappings, |mapping| {
+            self.libraries.get(&mapping.file)?.as_ref().as_ref().ok()?.publisher.as_ref()
+        });
+        if found == known {
+            return;
+        }
+        let mut kernel = self.kernel();
+        let published = match found {
+            Some(Ok(variable)) => Some(kernel.publishes(pid, self.scope.group, variable).map(|()| variable)),
+            other => {
+                kernel.publishes_nothing(pid);
+                other
+            }
+        };
+        drop(kernel);
+        tracing::info!(pid, ?published, "what its threads work for");
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.published = published;
+        }
+    }
+}
+
 /// The variable of a process, in the first of its files that leads to it; none where no file publishes.
 pub fn find<'a>(
     pid: u32,
@@ -284,7 +345,7 @@ pub fn published(pid: u32, mappings: &[Mapping]) -> Option<(String, Result<(), U
     };
     let found = find(pid, mappings, of)?;
     let known = super::btf::thread_pointer().is_some();
-    let found = found.and_then(|_| if known { Ok(()) } else { Err(Unpublished::NoThreadPointer) });
+    let found = found.and(if known { Ok(()) } else { Err(Unpublished::NoThreadPointer) });
     let (mapping, _) = files.first()?;
     Some((mapping.path.clone(), found))
 }

@@ -381,14 +381,6 @@ impl Engine {
         }
     }
 
-    fn failure(&mut self, call: &GpuCall) {
-        if let CallData::Failed { result } | CallData::Returned { result, .. } = call.data
-            && result != 0
-        {
-            self.totals.failures.add(call.api, result);
-        }
-    }
-
     /// An operation goes into its step, and closed steps to their requests.
     fn operate(&mut self, at: (u32, u32, u64), operation: &Operation, out: &mut Outcomes) {
         if let Operation::Copy { direction, bytes, .. } = operation {
