@@ -53,3 +53,61 @@ pub fn alone(
     let (part, tokens) = guessed.map_or((part, 1), |found| (found.part, found.tokens.max(1)));
     vec![Found { index, part, tokens, evidence: Evidence::E0 }]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::correlate::context::Origin;
+    use crate::correlate::request::Request;
+    use crate::decode::SpanContext;
+    use crate::server::route;
+
+    fn context(trace: u8, span: u8) -> SpanContext {
+        SpanContext { trace_id: [trace; 16], span_id: [span; 8], flags: Some(1) }
+    }
+
+    /// A request from 1000 on, answered under a span.
+    fn request(answered: Option<SpanContext>) -> Request {
+        let mut request = Request::for_test();
+        request.route = route::find("/v1/completions");
+        answered.into_iter().for_each(|context| request.hear(context, true));
+        request
+    }
+
+    #[test]
+    fn work_is_that_of_the_only_request_of_its_trace_or_span() {
+        let one = |trace, span| Origin::One(context(trace, span));
+        for (answered, origin, found) in [
+            (vec![Some((1, 1)), Some((2, 2)), None], one(2, 9), Some(1)),
+            (vec![Some((1, 1)), Some((1, 2))], one(1, 2), Some(1)),
+            (vec![Some((1, 1)), Some((1, 2))], one(1, 3), None),
+            (vec![Some((1, 1)), Some((1, 1))], one(1, 1), None),
+            (vec![Some((1, 1)), None], one(3, 3), None),
+            (vec![Some((1, 1))], Origin::Several, None),
+            (vec![Some((1, 1))], Origin::Unsaid, None),
+        ] {
+            let mut requests: Vec<_> = answered
+                .iter()
+                .map(|known| request(known.map(|(trace, span)| context(trace, span))))
+                .collect();
+            let passengers: Vec<_> =
+                requests.iter_mut().map(|request| Passenger { request, is_over: false }).collect();
+            let at = |start_ns, end_ns| GpuWork { start_ns, end_ns, origin, ..GpuWork::default() };
+            assert_eq!(passenger(&at(1500, 1600), &passengers), found, "{answered:?} {origin:?}");
+            assert_eq!(passenger(&at(10, 20), &passengers), None, "before any of them came");
+        }
+    }
+
+    #[test]
+    fn it_rides_alone_and_surely() {
+        let mut requests = [request(Some(context(1, 1))), request(Some(context(2, 2)))];
+        requests[1].first_token_ns = Some(1200);
+        let passengers: Vec<_> =
+            requests.iter_mut().map(|request| Passenger { request, is_over: false }).collect();
+        let work = GpuWork { start_ns: 1500, end_ns: 1600, ..GpuWork::default() };
+        let found = |index| alone(&mut Guesses::default(), 1, (&work, &[]), (index, &passengers));
+        let is = |found: &[Found], index, part| matches!(found, [only] if (only.index, only.part, only.evidence) == (index, part, Evidence::E0));
+        assert!(is(&found(0), 0, Part::Prefill), "{:?}", found(0));
+        assert!(is(&found(1), 1, Part::Decode), "{:?}", found(1));
+    }
+}
