@@ -15,10 +15,12 @@ pub mod family {
     pub const TLS: u32 = 3;
     /// uprobes on model servers and their libraries.
     pub const SERVER: u32 = 4;
+    /// Spans that threads have active.
+    pub const CONTEXT: u32 = 5;
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
     /// Their names, by index.
-    pub const NAMES: [&str; COUNT as usize] = ["gpu", "socket", "process", "tls", "server"];
+    pub const NAMES: [&str; COUNT as usize] = ["gpu", "socket", "process", "tls", "server", "context"];
 }
 
 /// The counters of one family on one CPU.

@@ -167,6 +167,12 @@ pub mod map {
     pub const RINGS: &str = "RINGS";
     /// Receives that found nothing, by process.
     pub const IDLE_RECEIVES: &str = "IDLE_RECEIVES";
+    /// [`crate::event::Variable`] by process.
+    pub const VARIABLES: &str = "VARIABLES";
+    /// How many processes have one: one `u64`.
+    pub const PUBLISHERS: &str = "PUBLISHERS";
+    /// [`crate::event::Told`] by `pid_tgid`.
+    pub const TOLD: &str = "TOLD";
     /// Source of connection ids: one `u64`.
     pub const NEXT_CONNECTION: &str = "NEXT_CONNECTION";
 }

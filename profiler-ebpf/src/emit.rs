@@ -93,6 +93,15 @@ impl Tally {
         }
     }
 
+    /// The same; whether it was sent.
+    #[inline(always)]
+    pub fn sends<T: Copy + 'static>(self, record: T) -> bool {
+        let Some(mut entry) = self.reserve::<T>() else { return false };
+        entry.write(record);
+        self.submit(entry);
+        true
+    }
+
     /// Sends a record and wakes the reader for it: for what it must act upon at once.
     #[inline(always)]
     pub fn send_and_wake<T: Copy + 'static>(self, record: T) {

@@ -13,6 +13,7 @@ use profiler_common::{
     counter::{Counters, family},
     event::{
         BatchLayout, Count, CountKey, LAYOUTS as LAYOUTS_ENTRIES, PAYLOAD_CLASSES, Ring, Settings, Thread,
+        Told, Variable,
     },
     stream::{Descriptor, Recent, Session, SessionKey, Stream, WISHES as WISHES_ENTRIES, Wish},
 };
@@ -50,6 +51,12 @@ const TLS_ENTRIES: u32 = 65536;
 
 /// Processes whose ring is followed, or whose receives that found nothing are counted.
 const SERVER_PROCESSES: u32 = 4096;
+
+/// Processes whose threads say what they work for; of others beyond them it is not read, which user space says.
+const PUBLISHING_PROCESSES: u32 = 4096;
+
+/// Threads of which it is remembered what they said last. One that is forgotten is told again.
+const TOLD_THREADS: u32 = 16384;
 
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
 const NO_PREALLOC: u32 = 1;
@@ -242,6 +249,13 @@ pub static LAYOUTS: Array<BatchLayout> = Array::with_max_entries(LAYOUTS_ENTRIES
 pub static RINGS: HashMap<u32, Ring> = HashMap::with_max_entries(SERVER_PROCESSES, NO_PREALLOC);
 #[map]
 pub static IDLE_RECEIVES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(SERVER_PROCESSES, 0);
+
+#[map]
+pub static VARIABLES: HashMap<u32, Variable> = HashMap::with_max_entries(PUBLISHING_PROCESSES, NO_PREALLOC);
+#[map]
+pub static PUBLISHERS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static TOLD: LruHashMap<u64, Told> = LruHashMap::with_max_entries(TOLD_THREADS, 0);
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(GROUPS, 0);

@@ -131,6 +131,7 @@ impl Control {
             Report::Changed(pid, Change::Mapped) => drop(self.mapped.insert(pid)),
             Report::Changed(pid, Change::MadeIoUring) => self.saw_io_uring(pid),
             Report::Changed(pid, Change::Executed) => {
+                self.attacher.runs_another_program(pid);
                 self.rescan(pid, learn);
                 self.expect_libraries(pid, learn);
             }
@@ -182,6 +183,7 @@ impl Control {
         self.name_kernels(learn);
         self.look_inside(learn);
         self.let_go(learn);
+        self.look_at_contexts();
     }
 
     /// Lets go of processes that are gone.

@@ -49,7 +49,7 @@ impl Holds {
                 hold.since_ns = Some(event.time_ns);
                 Some(event)
             }
-            Body::Gpu(_) | Body::Stack(_) | Body::Burst(_)
+            Body::Gpu(_) | Body::Stack(_) | Body::Burst(_) | Body::Context(_)
                 if hold.since_ns.is_some() && hold.events.len() < MOST =>
             {
                 hold.events.push(event);

@@ -13,7 +13,7 @@ pub use wants::Wants;
 use crate::account::Requests;
 use crate::attach::Learnt;
 use crate::correlate::{Engine, Iteration, KernelKey, Outcomes, Parsed, Request};
-use crate::decode::Event;
+use crate::decode::{Body, Event};
 use crate::device::{Log, Reading};
 use crate::hold::Holds;
 use crate::metric::{self, Compat, Iterations, Load, Observer, Registry};
@@ -270,6 +270,10 @@ impl Session {
         self.prompt();
         if let Some(tape) = &mut self.tape {
             tape.event(&event);
+        }
+        // What a thread works for is of use to its sockets at once, and to its calls in their order.
+        if let Body::Context(context) = event.body {
+            self.engine.works_for((event.pid, event.tid), context);
         }
         if let Some(event) = self.holds.pass(event) {
             self.engine.event(event, out);

@@ -108,6 +108,6 @@ pub struct Settings {
     pub stack_every: u32,
     /// Rises with each change of the detail level.
     pub generation: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Whether threads of a process of the group may say what they work for: 1 or 0.
+    pub contexts: u32,
 }

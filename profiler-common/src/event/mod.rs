@@ -4,6 +4,7 @@
 //! not know counts the record and goes on; it never guesses.
 
 mod call;
+mod context;
 mod count;
 mod launch;
 mod process;
@@ -14,6 +15,7 @@ mod tls;
 pub use call::{
     Call, CallDone, CallFailed, NAME_CLASSES, Named, STACK_FRAMES, Stack, WIDE_ARGS, WIDE_WORDS, WideCall,
 };
+pub use context::{ThreadContext, Told, Variable, flag};
 pub use count::{Burst, Count, CountKey, Settings, Thread, counted, detail};
 pub use launch::Launch;
 pub use process::{Process, change};
@@ -58,6 +60,8 @@ pub mod kind {
     pub const BATCH: u32 = 15;
     /// [`super::List`], followed by its words.
     pub const LIST: u32 = 16;
+    /// [`super::ThreadContext`].
+    pub const THREAD_CONTEXT: u32 = 17;
 }
 
 /// What every record opens with.

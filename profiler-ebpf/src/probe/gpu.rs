@@ -9,7 +9,7 @@ pub(super) mod name;
 mod stack;
 pub(super) mod wide;
 
-pub use count::thread_gone;
+pub use count::{thread_gone, told};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -28,6 +28,7 @@ use crate::{
     emit::{Tally, Task, now},
     map::{self, IN_FLIGHT, InFlight, InFlightKey, SETTINGS, is_target},
     memory::read_user,
+    probe::context,
 };
 
 /// Entry of a call.
@@ -46,6 +47,9 @@ pub fn gpu_enter(ctx: ProbeContext) -> u32 {
     let Some(settings) = SETTINGS.get(u32::from(cookie.group)) else { return 0 };
     if settings.stack_every != 0 && launch::is(cookie.shape) {
         stack::sample(tally, ctx.as_ptr(), task, cookie, &frame, settings.stack_every);
+    }
+    if settings.contexts != 0 {
+        context::tell(task);
     }
     if settings.detail == detail::AGGREGATE {
         if count::call(task, cookie, &frame, settings.generation) {

@@ -1,5 +1,6 @@
 //! What is watched, one file per probe family.
 
+mod context;
 mod gpu;
 mod hint;
 mod payload;

@@ -12,7 +12,7 @@ use profiler_common::{
 use crate::{
     emit::{Tally, Task},
     map,
-    probe::{gpu, socket::inherit, tls},
+    probe::{context, gpu, socket::inherit, tls},
 };
 
 /// The new task shares its parent's descriptors (`CLONE_FILES`, include/uapi/linux/sched.h).
@@ -56,6 +56,7 @@ pub fn process_exec(ctx: TracePointContext) -> u32 {
             map::add_target(task.tgid);
         }
         inherit::executed(task);
+        context::executed(task);
         report(task, change::EXEC, 0, 0);
     }
     0
@@ -68,6 +69,7 @@ pub fn process_exit(_: TracePointContext) -> u32 {
     let task = Task::current();
     if map::is_target(task.tgid) {
         gpu::thread_gone(task);
+        context::thread_gone(task);
         tls::thread_gone(task);
         if task.tid == task.tgid {
             inherit::ended(task);

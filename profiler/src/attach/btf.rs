@@ -36,6 +36,15 @@ pub fn files_layout() -> Option<[u64; 3]> {
     ])
 }
 
+/// Where a task has what its user side finds its own variables by: `task->thread.fsbase`, on aarch64
+/// `task->thread.uw.tp_value`, the first of its structure.
+pub fn thread_pointer() -> Option<u64> {
+    const PLACE: &str = if cfg!(target_arch = "aarch64") { "uw" } else { "fsbase" };
+    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let types = Types::parse(&bytes)?;
+    Some(types.offset("task_struct", "thread")? + types.offset("thread_struct", PLACE)?)
+}
+
 impl<'a> Types<'a> {
     /// None if the bytes are no BTF of this machine's byte order.
     #[must_use]
@@ -139,6 +148,7 @@ mod tests {
         let types = Types::parse(&bytes).unwrap();
         assert!(types.offset("task_struct", "files").unwrap() > 0);
         assert!(types.offset("files_struct", "fdt").unwrap() > 0);
+        assert!(thread_pointer().unwrap() > 0);
         // Behind `unsigned int max_fds`.
         assert_eq!(types.offset("fdtable", "fd"), Some(8));
         // Two words of a list head, the first of which has a structure of its own.

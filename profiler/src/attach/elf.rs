@@ -19,6 +19,7 @@ type ProgramHeader = elf::ProgramHeader64<LE>;
 type SectionHeader = elf::SectionHeader64<LE>;
 type Sym = elf::Sym64<LE>;
 type Dyn = elf::Dyn64<LE>;
+type Rela = elf::Rela64<LE>;
 
 /// The most program and section headers that are looked at. Real files have tens.
 const MOST_HEADERS: usize = 4096;
@@ -28,6 +29,8 @@ const MOST_SYMBOLS: u64 = 1 << 23;
 const PIECE: usize = 1 << 16;
 /// The most bytes of small things: section names, notes, the dynamic section.
 const SMALL: u64 = 1 << 20;
+/// Code is mapped by pages of this size at least.
+const PAGE: u64 = 4095;
 
 /// Why a file is not one that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,28 @@ struct Segment {
     offset: u64,
     size: u64,
     executable: bool,
+}
+
+/// The part of the file that each thread has a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadLocal {
+    /// Bytes of it.
+    pub size: u64,
+    /// What its copies are aligned to, a power of two.
+    pub align: u64,
+}
+
+/// A place that the dynamic linker fills in.
+#[derive(Clone, Copy, Debug)]
+pub struct Relocation {
+    /// Virtual address of the place.
+    pub address: u64,
+    /// How it is filled in; the machine gives the number its meaning.
+    pub kind: u32,
+    /// Index of the symbol whose value goes there; 0 for none.
+    pub symbol: u32,
+    /// What is added to it.
+    pub addend: u64,
 }
 
 /// A section's place.
@@ -73,6 +98,8 @@ pub enum Kind {
     Function,
     /// A function that chooses another when it is bound.
     Indirect,
+    /// A variable that each thread has.
+    ThreadLocal,
     /// Anything else.
     Other,
 }
@@ -100,6 +127,8 @@ pub struct Elf {
     machine: Machine,
     segments: Vec<Segment>,
     sections: Vec<Section>,
+    thread_local: Option<ThreadLocal>,
+    movable: bool,
 }
 
 impl Elf {
@@ -116,8 +145,12 @@ impl Elf {
         let length = file.metadata()?.len();
         let header: FileHeader = one(&file, 0).ok_or(ElfError::Format("it is too short for an ELF file"))?;
         let machine = machine(&header)?;
-        let mut this = Self { file, length, machine, segments: Vec::new(), sections: Vec::new() };
-        this.segments = this.read_segments(&header);
+        let (segments, sections) = (Vec::new(), Vec::new());
+        let movable = header.e_type.get(LE) == elf::ET_DYN;
+        let mut this = Self { file, length, machine, segments, sections, thread_local: None, movable };
+        let headers = this.read_headers(&header);
+        this.segments = headers.iter().filter_map(Segment::of).collect();
+        this.thread_local = headers.iter().find_map(ThreadLocal::of);
         this.sections = this.read_sections(&header);
         Ok(this)
     }
@@ -207,24 +240,30 @@ impl Elf {
 
     /// Shows `each` symbol of a table, at most [`MOST_SYMBOLS`], until it has seen enough and says so.
     pub fn symbols(&self, table: &Section, mut each: impl FnMut(Symbol) -> bool) {
-        let size = size_of::<Sym>() as u64;
+        self.stream::<Sym>(table, |symbol| each(Symbol::of(symbol)));
+    }
+
+    /// Entries of a table, at most [`MOST_SYMBOLS`]; false once `each` has seen enough.
+    fn stream<T: Pod>(&self, table: &Section, mut each: impl FnMut(&T) -> bool) -> bool {
+        let size = size_of::<T>() as u64;
         let end = table.offset.saturating_add(table.size).min(self.length);
         let count = (end.saturating_sub(table.offset) / size).min(MOST_SYMBOLS);
         let end = table.offset + count * size;
-        let whole = PIECE - PIECE % size_of::<Sym>();
+        let whole = PIECE - PIECE % size_of::<T>();
         let mut piece = vec![0; whole];
         let mut at = table.offset;
         while at < end {
             let wanted = whole.min(usize::try_from(end - at).unwrap_or(usize::MAX));
-            let Some(bytes) = piece.get_mut(..wanted) else { return };
+            let Some(bytes) = piece.get_mut(..wanted) else { return true };
             if self.file.read_exact_at(bytes, at).is_err() {
-                return;
+                return true;
             }
-            if !entries::<Sym>(bytes).all(|symbol| each(Symbol::of(symbol))) {
-                return;
+            if !entries::<T>(bytes).all(&mut each) {
+                return false;
             }
             at += wanted as u64;
         }
+        true
     }
 
     /// Where the code at a virtual address lies in the file; none when it is not executable code of the file.
@@ -233,6 +272,32 @@ impl Elf {
             let distance = address.checked_sub(segment.address)?;
             (distance < segment.size).then(|| segment.offset.checked_add(distance))?
         })
+    }
+
+    /// Of each piece of code, from which offset in the file on it is mapped, and what is to be added to such offsets for the
+    /// addresses that it was linked for; wraps.
+    pub fn code_shifts(&self) -> Vec<(u64, u64)> {
+        let code = self.segments.iter().filter(|segment| segment.executable);
+        code.map(|segment| (segment.offset & !PAGE, segment.address.wrapping_sub(segment.offset))).collect()
+    }
+
+    /// Whether it can be loaded anywhere: a library, or a program that is linked like one.
+    pub fn is_movable(&self) -> bool {
+        self.movable
+    }
+
+    /// The variables that each thread has of it.
+    pub fn thread_local(&self) -> Option<ThreadLocal> {
+        self.thread_local
+    }
+
+    /// Shows `each` place that the dynamic linker fills in, until it has seen enough and says so.
+    pub fn relocations(&self, mut each: impl FnMut(Relocation) -> bool) {
+        for table in self.sections.iter().filter(|section| section.kind == elf::SHT_RELA) {
+            if !self.stream::<Rela>(table, |entry| each(Relocation::of(entry))) {
+                return;
+            }
+        }
     }
 
     /// Fills `code` from the file and says how much there was.
@@ -256,17 +321,9 @@ impl Elf {
         String::from_utf8(bytes.get(..end)?.to_vec()).ok()
     }
 
-    fn read_segments(&self, header: &FileHeader) -> Vec<Segment> {
+    fn read_headers(&self, header: &FileHeader) -> Vec<ProgramHeader> {
         let count = usize::from(header.e_phnum.get(LE)).min(MOST_HEADERS);
-        let headers = self.table_of::<ProgramHeader>(header.e_phoff.get(LE), count);
-        let loaded = headers.iter().filter(|segment| segment.p_type.get(LE) == elf::PT_LOAD);
-        let segment = |segment: &ProgramHeader| Segment {
-            address: segment.p_vaddr.get(LE),
-            offset: segment.p_offset.get(LE),
-            size: segment.p_filesz.get(LE),
-            executable: segment.p_flags.get(LE).contains(elf::PF_X),
-        };
-        loaded.map(segment).collect()
+        self.table_of(header.e_phoff.get(LE), count)
     }
 
     fn read_sections(&self, header: &FileHeader) -> Vec<Section> {
@@ -290,6 +347,25 @@ impl Elf {
     }
 }
 
+impl Segment {
+    fn of(header: &ProgramHeader) -> Option<Self> {
+        (header.p_type.get(LE) == elf::PT_LOAD).then(|| Self {
+            address: header.p_vaddr.get(LE),
+            offset: header.p_offset.get(LE),
+            size: header.p_filesz.get(LE),
+            executable: header.p_flags.get(LE).contains(elf::PF_X),
+        })
+    }
+}
+
+impl ThreadLocal {
+    /// An alignment that is none is that of a byte.
+    fn of(header: &ProgramHeader) -> Option<Self> {
+        let align = Some(header.p_align.get(LE)).filter(|align| align.is_power_of_two()).unwrap_or(1);
+        (header.p_type.get(LE) == elf::PT_TLS).then(|| Self { size: header.p_memsz.get(LE), align })
+    }
+}
+
 impl Section {
     fn of(header: &SectionHeader, name: String) -> Self {
         let kind = header.sh_type.get(LE);
@@ -300,15 +376,30 @@ impl Section {
     }
 }
 
+impl Relocation {
+    fn of(entry: &Rela) -> Self {
+        let info = entry.r_info.get(LE);
+        Self {
+            address: entry.r_offset.get(LE),
+            kind: info as u32,
+            symbol: (info >> 32) as u32,
+            addend: entry.r_addend.get(LE).cast_unsigned(),
+        }
+    }
+}
+
 impl Symbol {
     fn of(symbol: &Sym) -> Self {
         let kind = match symbol.st_type() {
             elf::STT_FUNC => Kind::Function,
             elf::STT_GNU_IFUNC => Kind::Indirect,
+            elf::STT_TLS => Kind::ThreadLocal,
             _ => Kind::Other,
         };
         let address = symbol.st_value.get(LE);
-        let defined = symbol.st_shndx.get(LE) != elf::SHN_UNDEF && address != 0;
+        // The first variable of a thread stands at 0.
+        let has_place = address != 0 || kind == Kind::ThreadLocal;
+        let defined = symbol.st_shndx.get(LE) != elf::SHN_UNDEF && has_place;
         Self { name: symbol.st_name.get(LE), kind, defined, address, size: symbol.st_size.get(LE) }
     }
 }

@@ -3,14 +3,15 @@
 //! In: [`KernelSettings`]. Out: a [`Kernel`] whose ring is ready to be drained, with the socket and process hooks
 //! attached, or ready to be, and no target yet: until a pid's bit is set, nothing is sent.
 
+mod publishers;
+
 use super::btf;
 use super::hooks::Hooks;
 use super::multi::{self, MultiError};
 use super::programs::MultiPrograms;
 use super::settings::{Adapters, Detail, KernelSettings, LinkKind};
 use super::tables::{
-    CountPod, DescriptorPod, LayoutPod, RingPod, SessionPod, SettingsPod, StreamPod, Tables, ThreadPod,
-    WishPod,
+    CountPod, DescriptorPod, LayoutPod, RingPod, SessionPod, StreamPod, Tables, ThreadPod, WishPod,
 };
 use super::targets;
 use crate::decode::Burst;
@@ -23,6 +24,7 @@ use profiler_common::cookie::{GROUPS, runs};
 use profiler_common::counter::{Counters, family};
 use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, detail};
 use profiler_common::stream::{Descriptor, FOUND_OPEN, Stream, WISHES, Wish, map};
+use std::collections::BTreeMap;
 
 /// The compiled kernel side for this machine.
 #[cfg(target_arch = "x86_64")]
@@ -79,6 +81,10 @@ pub struct Kernel {
     adapters: Adapters,
     /// By target group.
     settings: Vec<Settings>,
+    /// Processes whose threads publish what they work for, and their target groups.
+    publishing: BTreeMap<u32, u8>,
+    /// Where a task has its thread pointer is known.
+    finds_threads: bool,
 }
 
 /// Entry program of the GPU probes.
@@ -114,6 +120,7 @@ impl Kernel {
         };
         let wake_at = u64::from(settings.ring_bytes / 4);
         let [task_files, files_fdt, fdt_fd] = btf::files_layout().unwrap_or_default();
+        let thread_pointer = btf::thread_pointer().unwrap_or_default();
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map::EVENTS, settings.ring_bytes)
             .map_max_entries(map::TARGETS, targets::words())
@@ -121,6 +128,7 @@ impl Kernel {
             .override_global("TASK_FILES", &task_files, true)
             .override_global("FILES_FDT", &files_fdt, true)
             .override_global("FDT_FD", &fdt_fd, true)
+            .override_global("THREAD_POINTER", &thread_pointer, true)
             .load(object)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
         let multi = load_uprobes(&mut ebpf, object, settings.links)?;
@@ -150,6 +158,8 @@ impl Kernel {
                 Settings { stack_every: settings.stack_every, ..Settings::default() };
                 GROUPS as usize
             ],
+            publishing: BTreeMap::new(),
+            finds_threads: thread_pointer != 0,
         };
         for group in 0..=u8::MAX {
             kernel.set_detail(group, settings.detail)?;
@@ -181,8 +191,7 @@ impl Kernel {
             Detail::Events => detail::EVENTS,
             Detail::Aggregate => detail::AGGREGATE,
         };
-        let set = self.tables.settings.set(u32::from(group), SettingsPod(*settings), 0);
-        set.map_err(|error| KernelError::Table(map::SETTINGS, error))
+        self.set_settings(group)
     }
 
     /// Says how opaque batches lie.
@@ -362,6 +371,7 @@ impl Kernel {
         }
         // Most processes never captured.
         let _ = self.tables.capturing.remove(&pid);
+        self.publishes_nothing(pid);
         let _ = self.tables.rings.remove(&pid);
         let _ = self.tables.idle_receives.remove(&pid);
     }

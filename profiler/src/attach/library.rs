@@ -5,6 +5,7 @@
 
 use super::elf::{self, Elf, ElfError, Kind};
 use super::linked;
+use super::publish::Publisher;
 use super::runtime::{self, Linked};
 use super::site::{self, Cost, Machine, Site};
 use crate::interned::{self, Name};
@@ -97,6 +98,8 @@ pub struct Library {
     pub aliases: Vec<Alias>,
     /// Where in the file the code of a linked runtime lies, as start and end.
     pub runtime_code: Vec<(u64, u64)>,
+    /// How its threads' active spans are found, if it publishes them.
+    pub publisher: Option<Publisher>,
 }
 
 /// Why a library could not be read.
@@ -134,6 +137,7 @@ pub fn inspect(path: &Path, named: impl Into<Option<Layer>>) -> Result<Library, 
         roles: layer.map(Role::Shared).into_iter().collect(),
         build_id: elf.build_id(),
         soname,
+        publisher: Publisher::of(&elf),
         ..Library::empty(elf.machine())
     };
     if let Some(layer) = layer {
@@ -214,6 +218,7 @@ impl Library {
             missing: Vec::new(),
             aliases: Vec::new(),
             runtime_code: Vec::new(),
+            publisher: None,
         }
     }
 
@@ -307,7 +312,7 @@ fn candidate(elf: &Elf, found: Found) -> Candidate {
     let code = code.get(..read).unwrap_or(&[]);
     let site = match (found.kind, offset) {
         (Kind::Indirect, _) => Err("its code is chosen when it is bound (an indirect function)"),
-        (Kind::Other, _) => Err("its symbol is no function"),
+        (Kind::Other | Kind::ThreadLocal, _) => Err("its symbol is no function"),
         (Kind::Function, None) => Err("its address is not in the file's code"),
         (Kind::Function, Some(_)) => site::choose(elf.machine(), code),
     };

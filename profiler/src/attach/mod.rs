@@ -14,6 +14,7 @@ mod links;
 mod multi;
 mod price;
 mod programs;
+mod publish;
 mod runtime;
 mod settings;
 mod site;
@@ -27,6 +28,7 @@ pub use linked::unreadable as unreadable_tls;
 pub use links::{EmptyProgram, LinkError, Links, Scope};
 pub use multi::{RunStatistics, support as multi_support};
 pub use price::{Price, measure as measure_price};
+pub use publish::{Publisher, Unpublished, published};
 pub use settings::{Adapters, Detail, KernelSettings, LinkKind, RING_BYTES};
 pub use site::{Code, Cost, Machine, Site};
 pub use tracefs::ensure_tracefs;
@@ -35,6 +37,7 @@ use crate::clock;
 use crate::probe::Layer;
 use crate::target::{self, Address, FileId, Mapping};
 use ahead::Ahead;
+use profiler_common::event::Variable;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,6 +111,8 @@ struct Attached {
     runtime: Vec<(u64, u64)>,
     /// Probes in libraries that it has not mapped yet.
     ahead: Ahead,
+    /// Where its threads publish what they work for, or why that is not read; none where nothing is published.
+    published: Option<Result<Variable, Unpublished>>,
 }
 
 impl Attached {
@@ -205,6 +210,7 @@ impl Attacher {
     pub fn rescan(&mut self, pid: u32, learn: &mut dyn FnMut(Learnt)) {
         let looked_ns = clock::monotonic_ns();
         self.look_at_mappings(pid, learn);
+        self.look_at_publisher(pid);
         if self.processes.get(&pid).is_some_and(|process| process.ahead.is_any()) {
             learn(Learnt { ahead: true, looked_ns, ..Learnt::nothing(pid) });
         }
@@ -214,7 +220,7 @@ impl Attacher {
         let start = Instant::now();
         let mappings = target::mappings(pid).unwrap_or_default();
         let libraries: Vec<_> = mappings.iter().filter_map(|m| Some((m, self.look(pid, m)?))).collect();
-        let runtime = runtime_ranges(&libraries);
+        let runtime = runtime::ranges(&libraries);
         let Some(process) = self.processes.get_mut(&pid) else { return };
         // Also when no file is new: a library may be loaded a second time, or again at another address.
         if process.runtime != runtime {
@@ -427,24 +433,4 @@ impl Coverage {
         let (roles, build_id) = (library.roles.clone(), library.build_id.clone());
         Self { roles, build_id, ..Self::none(pid, mapping, missing) }
     }
-}
-
-type Look<'a> = (&'a Mapping, Arc<Result<Library, LibraryError>>);
-
-/// Where the code of probed runtimes lies: driver calls from there are nested. All of a runtime library, which may be
-/// mapped in several pieces and several times; of any other file the runtime that was linked into it alone, because
-/// its host may call the driver itself.
-fn runtime_ranges(libraries: &[Look<'_>]) -> Vec<(u64, u64)> {
-    let mut ranges = Vec::new();
-    for (mapping, library) in libraries {
-        let Ok(library) = library.as_ref() else { continue };
-        if library.points.is_empty() {
-            continue;
-        }
-        if library.roles.contains(&Role::Shared(Layer::Runtime)) {
-            ranges.push((mapping.start, mapping.end));
-        }
-        ranges.extend(library.runtime_code.iter().filter_map(|code| mapping.addresses(*code)));
-    }
-    ranges
 }

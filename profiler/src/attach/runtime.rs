@@ -8,9 +8,11 @@
 //! from other code; their calls are seen at the driver.
 
 use super::elf::{self, Elf, Kind};
-use super::library::{self, Found, MOST_FOUND};
+use super::library::{self, Found, Library, LibraryError, MOST_FOUND, Role};
 use crate::probe::Layer;
+use crate::target::Mapping;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What is known of a runtime inside a file.
 #[derive(Debug)]
@@ -160,6 +162,27 @@ fn runtime(elf: &Elf, major: Option<u32>, functions: &[Function], pieces: &[(u64
         Some((offset, offset.checked_add(end - start)?))
     });
     Linked::Runtime { major, found: found.take(MOST_FOUND).collect(), code: code.collect() }
+}
+
+/// A mapping and what its file offers.
+pub type Look<'a> = (&'a Mapping, Arc<Result<Library, LibraryError>>);
+
+/// Where the code of probed runtimes lies: driver calls from there are nested. All of a runtime library, which may be
+/// mapped in several pieces and several times; of any other file the runtime that was linked into it alone, because
+/// its host may call the driver itself.
+pub fn ranges(libraries: &[Look<'_>]) -> Vec<(u64, u64)> {
+    let mut ranges = Vec::new();
+    for (mapping, library) in libraries {
+        let Ok(library) = library.as_ref() else { continue };
+        if library.points.is_empty() {
+            continue;
+        }
+        if library.roles.contains(&Role::Shared(Layer::Runtime)) {
+            ranges.push((mapping.start, mapping.end));
+        }
+        ranges.extend(library.runtime_code.iter().filter_map(|code| mapping.addresses(*code)));
+    }
+    ranges
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::targets::{self, Targets};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap};
 use profiler_common::counter::Counters;
-use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Thread};
+use profiler_common::event::{BatchLayout, Count, CountKey, Ring, Settings, Thread, Variable};
 use profiler_common::stream::{Descriptor, Session, SessionKey, Stream, Wish, map};
 
 /// All of them but the rings.
@@ -28,6 +28,8 @@ pub(super) struct Tables {
     pub layouts: Array<MapData, LayoutPod>,
     pub rings: HashMap<MapData, u32, RingPod>,
     pub idle_receives: HashMap<MapData, u32, u64>,
+    pub variables: HashMap<MapData, u32, VariablePod>,
+    pub publishers: Array<MapData, u64>,
 }
 
 macro_rules! pod {
@@ -42,7 +44,7 @@ macro_rules! pod {
 pod!(
     CountersPod of Counters, DescriptorPod of Descriptor, StreamPod of Stream, SettingsPod of Settings,
     WishPod of Wish, SessionKeyPod of SessionKey, SessionPod of Session, CountKeyPod of CountKey, CountPod of Count, ThreadPod of Thread,
-    LayoutPod of BatchLayout, RingPod of Ring
+    LayoutPod of BatchLayout, RingPod of Ring, VariablePod of Variable
 );
 
 impl Tables {
@@ -72,6 +74,8 @@ impl Tables {
             layouts: table(ebpf, map::LAYOUTS)?,
             rings: table(ebpf, map::RINGS)?,
             idle_receives: table(ebpf, map::IDLE_RECEIVES)?,
+            variables: table(ebpf, map::VARIABLES)?,
+            publishers: table(ebpf, map::PUBLISHERS)?,
         })
     }
 }

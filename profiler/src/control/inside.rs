@@ -37,6 +37,21 @@ pub struct Inside {
 }
 
 impl Control {
+    /// Where threads publish what they work for shows once the dynamic linker is done; what hinders it is told once.
+    pub(super) fn look_at_contexts(&mut self) {
+        self.attacher.look_at_unpublished();
+        let hindered: Vec<_> = self
+            .attacher
+            .pids()
+            .filter_map(|pid| Some((pid, self.attacher.unpublished(pid)?.blind())))
+            .collect();
+        for (pid, why) in hindered {
+            if self.blind.insert((pid, why)) {
+                tracing::warn!(pid, "{why}");
+            }
+        }
+    }
+
     /// Tells the correlation which server this is, when that is news.
     pub(super) fn tell_server(&mut self, learn: &mut dyn FnMut(Input)) {
         if self.inside.told != Some(self.server) {

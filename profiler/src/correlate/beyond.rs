@@ -37,6 +37,8 @@ pub struct Forgotten {
     pub listeners: u64,
     /// Failed calls whose error found no row of its own.
     pub failures: u64,
+    /// Threads of which it was known what they work for.
+    pub threads: u64,
 }
 
 impl Forgotten {
@@ -57,6 +59,7 @@ impl Forgotten {
         self.gauges += other.gauges;
         self.listeners += other.listeners;
         self.failures += other.failures;
+        self.threads += other.threads;
     }
 }
 
@@ -71,6 +74,7 @@ impl Engine {
             allocations: self.memory.forgotten(),
             listeners: self.connections.forgotten_listeners(),
             failures: self.totals.failures.unlisted,
+            threads: self.contexts.forgotten,
             mixes,
             engines,
             times,

@@ -1,5 +1,7 @@
 //! Calls that failed: by function and error, and what was asked for when memory ran out.
 
+use super::Engine;
+use crate::decode::{CallData, GpuCall};
 use crate::probe::error;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,6 +63,17 @@ impl Failures {
     /// How often each function failed with each result.
     pub fn counts(&self) -> impl Iterator<Item = (u16, i64, u64)> {
         self.by_error.iter().map(|((api, result), count)| (*api, *result, *count))
+    }
+}
+
+impl Engine {
+    /// A call that failed, if it did.
+    pub(super) fn failure(&mut self, call: &GpuCall) {
+        if let CallData::Failed { result } | CallData::Returned { result, .. } = call.data
+            && result != 0
+        {
+            self.totals.failures.add(call.api, result);
+        }
     }
 }
 

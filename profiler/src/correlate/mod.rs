@@ -14,6 +14,7 @@ mod arguments;
 mod beyond;
 mod capture;
 mod connection;
+mod context;
 mod count;
 mod device;
 mod energy;
@@ -37,6 +38,7 @@ mod utilization;
 pub use crate::evidence::Evidence;
 pub use beyond::Forgotten;
 pub use connection::{ConnectionCounts, Connections, Payload};
+pub use context::Origin;
 pub use energy::Purpose;
 pub use failure::{Failures, OutOfMemory};
 pub use inside::{Inside, InsideCounts, Sequence, Served, SpeakerState};
@@ -58,6 +60,7 @@ pub use utilization::Agreement;
 use crate::decode::{Body, Burst, CallData, Change, Event, GpuCall, Stack};
 use crate::probe::{self, Direction, Layer, Memory};
 use crate::target::Address;
+use context::Contexts;
 use count::Counts;
 use memory::{Accounts, Block, Blocks};
 use operation::Operation;
@@ -129,6 +132,7 @@ pub struct Engine {
     closed: Vec<Step>,
     board: Board,
     utilization: Utilization,
+    contexts: Contexts,
     /// Finished requests whose last iterations are not settled.
     settling: Vec<Request>,
 }
@@ -227,13 +231,16 @@ impl Engine {
             Body::Socket(socket) => {
                 self.totals.joined += 1;
                 let from = out.requests.len();
-                self.connections.event((event.pid, event.tid, event.time_ns), socket, out);
+                let context = self.contexts.of((event.pid, event.tid));
+                let at = (event.pid, event.tid, event.time_ns);
+                self.connections.event_for(context, at, socket, out);
                 self.listen(from, event.time_ns, out);
             }
             Body::Process(change) => {
                 self.totals.joined += 1;
                 self.changed(event.pid, event.tid, change, out);
             }
+            Body::Context(context) => self.calls_for((event.pid, event.tid), context),
         }
     }
 
@@ -280,6 +287,7 @@ impl Engine {
             self.memory.forget(&process.blocks);
         }
         self.counts.forget(pid);
+        self.contexts.gone(pid, None);
         self.board.gone(pid);
         let told = out.iterations.len();
         self.inside.process_gone(pid, time_ns, &mut out.iterations);
@@ -376,14 +384,6 @@ impl Engine {
         }
     }
 
-    fn failure(&mut self, call: &GpuCall) {
-        if let CallData::Failed { result } | CallData::Returned { result, .. } = call.data
-            && result != 0
-        {
-            self.totals.failures.add(call.api, result);
-        }
-    }
-
     /// An operation goes into its step, and closed steps to their requests.
     fn operate(&mut self, at: (u32, u32, u64), operation: &Operation, out: &mut Outcomes) {
         if let Operation::Copy { direction, bytes, .. } = operation {
@@ -423,6 +423,7 @@ impl Engine {
             process.reader.forget_thread(tid);
             process.bursts.remove(&tid);
         }
+        self.contexts_of(pid, tid, change);
         if let Change::Listens { fd } = change {
             self.connections.listens(pid, fd);
         }

@@ -3,9 +3,11 @@
 //! In: [`Signal`]s of the HTTP observer and the shares of steps it rode in. Out: a [`Request`], finished exactly
 //! once. A state that was skipped stays `None`: unknown, not zero.
 
+use super::context::Heard;
 use super::inside::Served;
 use super::life::{Hook, Life, State, Transition};
 use super::ride::{Ride, Share};
+use crate::decode::SpanContext;
 use crate::evidence::Evidence;
 use crate::h2::RpcStatus;
 use crate::http::{
@@ -108,6 +110,8 @@ pub struct Request {
     pub arrived_ns: Option<u64>,
     /// The thread that read it.
     pub thread: Option<u32>,
+    /// What threads worked for that moved its bytes.
+    heard: Heard,
     /// What its body says.
     pub facts: RequestFacts,
     /// Bytes of its body, without framing; none when its end was not seen.
@@ -170,6 +174,7 @@ impl Request {
             rpc_end: None,
             arrived_ns: None,
             thread: None,
+            heard: Heard::default(),
             facts: RequestFacts::default(),
             request_bytes: None,
             status: None,
@@ -241,6 +246,28 @@ impl Request {
             | SignalKind::Malformed(_) => {}
         }
         false
+    }
+
+    /// A thread that moved bytes of it, of its answer or not, worked for a span.
+    pub(super) fn hear(&mut self, context: SpanContext, answers: bool) {
+        self.heard.hear(context, answers, self.caller());
+    }
+
+    /// The server's own span for it, where the threads that moved its bytes said it.
+    #[must_use]
+    pub fn context(&self) -> Option<SpanContext> {
+        self.heard.span(self.caller())
+    }
+
+    /// The traces that it belongs to: its caller's, or the server's own.
+    pub fn traces(&self) -> impl Iterator<Item = [u8; 16]> {
+        let own = self.context().map(|context| context.trace_id);
+        self.caller().or(own).into_iter()
+    }
+
+    /// The trace that it came with.
+    fn caller(&self) -> Option<[u8; 16]> {
+        Some(self.head.as_ref()?.traceparent?.trace_id)
     }
 
     /// A request of which nothing is known.

@@ -16,10 +16,11 @@ mod work;
 
 pub use work::Work;
 
+use super::context::{Contexts, Origin};
 use super::device::Devices;
 use super::operation::{Operation, Waited};
 use super::ride::TimeClass;
-use crate::decode::Burst;
+use crate::decode::{Burst, SpanContext};
 use fifo::Fifo;
 use pace::Pace;
 use std::collections::BTreeMap;
@@ -65,6 +66,8 @@ pub struct Step {
     timed: Option<Timing>,
     /// What it consisted of.
     pub work: Work,
+    /// What those who sent it worked for.
+    pub origin: Origin,
 }
 
 /// Stream of a step whose operations were counted in the kernel: which streams they went to is not known.
@@ -81,6 +84,8 @@ pub struct Steps {
     paces: Paces,
     /// Steps that found no room.
     cut: u64,
+    /// What threads work for.
+    contexts: Contexts,
 }
 
 type Paces = BTreeMap<Option<u32>, Pace>;
@@ -128,19 +133,19 @@ impl Steps {
             | Operation::GraphLaunch { stream, .. }
             | Operation::HostFunction { stream }
             | Operation::Set { stream, .. } => {
-                self.opened(at, stream, devices).step.take(operation, time_ns);
+                self.sent(at, stream, devices).step.take(operation, time_ns);
             }
             Operation::Launches(ref launches) => {
                 for (kernel, stream) in launches {
                     let launch = Operation::Launch { kernel: *kernel, stream: *stream };
-                    self.opened(at, *stream, devices).step.take(&launch, time_ns);
+                    self.sent(at, *stream, devices).step.take(&launch, time_ns);
                 }
             }
             Operation::Burst(Burst { first_ns, last_ns, .. }) => {
-                self.opened((pid, tid, first_ns), ANY_STREAM, devices).step.take(operation, last_ns);
+                self.sent((pid, tid, first_ns), ANY_STREAM, devices).step.take(operation, last_ns);
             }
             Operation::Copy { stream, blocks, .. } => {
-                self.opened(at, stream, devices).step.take(operation, time_ns);
+                self.sent(at, stream, devices).step.take(operation, time_ns);
                 if blocks {
                     self.close((time_ns, time_ns), closed, |open| {
                         open.step.tid == tid && (open.step.stream == stream || open.step.stream == ANY_STREAM)
@@ -191,6 +196,16 @@ impl Steps {
         self.clock.let_go(u64::MAX, closed);
     }
 
+    /// A thread works for another span than before, or for none.
+    pub fn works_for(&mut self, tid: u32, context: Option<SpanContext>) {
+        self.contexts.set((0, tid), context);
+    }
+
+    /// A thread ended, or all did.
+    pub fn threads_gone(&mut self, thread: Option<u32>) {
+        self.contexts.gone(0, thread);
+    }
+
     /// Steps that found no room.
     #[must_use]
     pub fn cut(&self) -> u64 {
@@ -215,6 +230,14 @@ impl Steps {
     #[cfg(test)]
     pub fn open(&self) -> impl Iterator<Item = &Step> {
         self.open.iter().map(|open| &open.step).chain(self.clock.held())
+    }
+
+    /// The step that something goes to now.
+    fn sent(&mut self, at: (u32, u32, u64), stream: u64, devices: &Devices) -> &mut Open {
+        let origin = Origin::of(self.contexts.of((0, at.1)));
+        let open = self.opened(at, stream, devices);
+        open.step.origin = open.step.origin.and(origin);
+        open
     }
 
     fn opened(&mut self, (pid, tid, time_ns): (u32, u32, u64), stream: u64, devices: &Devices) -> &mut Open {
@@ -384,6 +407,7 @@ impl Step {
         self.parts.append(&later.parts, self.work.weight());
         self.end_ns = self.end_ns.max(later.end_ns);
         self.work.merge(later.work);
+        self.origin = self.origin.and(later.origin);
     }
 
     /// GPU time of the step, nanoseconds: at least and at most.

@@ -67,6 +67,27 @@ pub enum Body {
     Server(ServerCall),
     /// The process itself changed.
     Process(Change),
+    /// The thread works for another span than before, or for none.
+    Context(Option<SpanContext>),
+}
+
+/// The span that a thread has active, as its SDK says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SpanContext {
+    /// Its trace.
+    pub trace_id: [u8; 16],
+    /// Its id; 0 where several spans of a trace are meant.
+    pub span_id: [u8; 8],
+    /// Its W3C flags; none where the publisher leaves them empty.
+    pub flags: Option<u8>,
+}
+
+impl SpanContext {
+    /// Whether its trace is recorded, as far as is known.
+    #[must_use]
+    pub fn is_sampled(self) -> bool {
+        self.flags.is_none_or(|flags| flags & 1 == 1)
+    }
 }
 
 /// A call of a GPU function.

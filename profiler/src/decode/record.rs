@@ -1,11 +1,11 @@
 //! The byte layouts of `profiler_common::event`, read field by field: no pointer casts, no trust.
 
 use super::{
-    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, Stack, Tie,
-    Wide, server,
+    Body, Burst, CallData, Change, Direction, End, Event, GpuCall, Launch, Rejected, Socket, SpanContext,
+    Stack, Tie, Wide, server,
 };
 use crate::probe;
-use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, kind, tie};
+use profiler_common::event::{STACK_FRAMES, change, direction, end_reason, flag, kind, tie};
 
 /// Reads one record.
 ///
@@ -46,6 +46,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Rejected> {
         kind::BATCH => server::batch(&head, &mut fields)?,
         kind::LIST => server::list(&head, &mut fields)?,
         kind::PROCESS => Body::Process(changed(&head, &mut fields)?),
+        kind::THREAD_CONTEXT => Body::Context(context(&head, &mut fields)?),
         _ => return Err(Rejected::UnknownKind),
     };
     Ok(Event { pid: head.pid, tid: head.tid, time_ns: head.time_ns, body })
@@ -157,6 +158,23 @@ fn session(head: &Head, fields: &mut Fields) -> Result<Socket, Rejected> {
     Ok(Socket::Carried { connection, carrier, tie })
 }
 
+/// Flags that nobody set are none where the publisher leaves them empty.
+fn context(head: &Head, fields: &mut Fields) -> Result<Option<SpanContext>, Rejected> {
+    let (trace_id, span_id) = (fields.take()?, fields.take()?);
+    let flags = fields.u32()?;
+    let said = flags & flag::UNSAID == 0 || flags & 0xff != 0;
+    match head.detail {
+        0 => Ok(None),
+        1 if trace_id != [0; 16] && span_id != [0; 8] => {
+            Ok(Some(SpanContext { trace_id, span_id, flags: said.then_some(flags as u8 & W3C_FLAGS) }))
+        }
+        _ => Err(Rejected::BadValue),
+    }
+}
+
+/// Sampled, and random trace id (W3C Trace Context level 2); the others are not defined.
+const W3C_FLAGS: u8 = 0b11;
+
 fn changed(head: &Head, fields: &mut Fields) -> Result<Change, Rejected> {
     Ok(match head.detail {
         change::FORK => Change::Forked { task: fields.u32()? },
@@ -214,6 +232,23 @@ mod tests {
 
     fn head(kind: u32, detail: u16) -> event::Head {
         event::Head { kind, api: 1, detail, tgid: 10, tid: 11, time_ns: 12 }
+    }
+
+    #[test]
+    fn what_a_thread_works_for_comes_out_as_it_went_in() {
+        let record = |detail, span_id, flags| {
+            let (head, trace_id) = (head(kind::THREAD_CONTEXT, detail), [7; 16]);
+            decode(&bytes(&event::ThreadContext { head, trace_id, span_id, flags, padding: 0 }))
+        };
+        let body = |record: Result<Event, Rejected>| record.map(|event| event.body);
+        let context = |flags| Body::Context(Some(SpanContext { trace_id: [7; 16], span_id: [9; 8], flags }));
+        assert_eq!(body(record(1, [9; 8], 0xff)), Ok(context(Some(3))));
+        assert_eq!(body(record(1, [9; 8], 0)), Ok(context(Some(0))));
+        assert_eq!(body(record(1, [9; 8], flag::UNSAID)), Ok(context(None)));
+        assert_eq!(body(record(1, [9; 8], flag::UNSAID | 1)), Ok(context(Some(1))));
+        assert_eq!(body(record(0, [0; 8], 0)), Ok(Body::Context(None)));
+        assert_eq!(body(record(1, [0; 8], 1)), Err(Rejected::BadValue));
+        assert_eq!(body(record(2, [9; 8], 1)), Err(Rejected::BadValue));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Catalogue {
             Body::Gpu(call) => call.api = self.number(call.api)?,
             Body::Stack(stack) => stack.api = self.number(stack.api)?,
             Body::Server(call) => call.api = self.number(call.api)?,
-            Body::Burst(_) | Body::Socket(_) | Body::Process(_) => {}
+            Body::Burst(_) | Body::Socket(_) | Body::Process(_) | Body::Context(_) => {}
         }
         Some(event)
     }

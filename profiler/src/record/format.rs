@@ -9,7 +9,7 @@ pub const MARK: &[u8; 8] = b"gpuspan\n";
 
 /// Major and minor version of the format. The minor one rises when something is added that older programs may pass over
 /// (a field, which they ignore); the major one when they would misunderstand.
-pub const VERSION: (u16, u16) = (2, 0);
+pub const VERSION: (u16, u16) = (2, 1);
 
 /// Bytes of a record at most, and so of what a reader takes on trust. A batch of 4,096 calls with all their arguments is
 /// half a megabyte.

@@ -7,7 +7,8 @@ use super::catalogue::Catalogue;
 use crate::attach::Learnt;
 use crate::correlate::{KernelKey, Parsed};
 use crate::decode::{
-    self, Burst, Change, Direction, End as Ended, Event, GpuCall, ServerCall, ServerData, Socket, Stack, Tie,
+    self, Burst, Change, Direction, End as Ended, Event, GpuCall, ServerCall, ServerData, Socket,
+    SpanContext, Stack, Tie,
 };
 use crate::device::Reading;
 use crate::facts::{Called, Ending, Facts};
@@ -142,6 +143,8 @@ pub enum Body {
     /// A function of a server was called: only which.
     Server(u16),
     Process(Change),
+    /// The thread works for another span, or for none.
+    Context(Option<SpanContext>),
 }
 
 impl From<&Event> for Happened {
@@ -159,6 +162,7 @@ impl From<&decode::Body> for Body {
             decode::Body::Socket(socket) => Self::from(socket),
             decode::Body::Server(call) => Self::Server(call.api),
             decode::Body::Process(change) => Self::Process(*change),
+            decode::Body::Context(context) => Self::Context(*context),
         }
     }
 }
@@ -189,6 +193,7 @@ impl From<Body> for decode::Body {
                 Self::Server(ServerCall { api, data })
             }
             Body::Process(change) => Self::Process(change),
+            Body::Context(context) => Self::Context(context),
             Body::Opened { connection, fd, listener_fd } => {
                 Self::Socket(Socket::Opened { connection, fd, listener_fd })
             }

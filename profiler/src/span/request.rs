@@ -8,6 +8,7 @@ use super::names::Names;
 use super::parts::{DECODE, PREFILL, Parts, Phase, QUEUE};
 use super::summary;
 use crate::correlate::Request;
+use crate::decode::SpanContext;
 use crate::http::TraceParent;
 use crate::metric::catalog::attribute as name;
 use std::borrow::Cow;
@@ -23,20 +24,32 @@ pub struct Standing {
     pub trace_id: TraceId,
     /// Its own id.
     pub span_id: SpanId,
-    /// Its caller's word.
+    /// Whose child it is, and whether that is sampled: its caller's span, or the server's own.
     pub caller: Option<TraceParent>,
+    /// It is the server's own.
+    pub within: bool,
 }
 
 impl Standing {
-    /// Of a request: its caller's trace, or a new one.
+    /// Of a request: the span that the server's thread said it had active for it, its caller's trace, or a new one.
     #[must_use]
     pub fn of(request: &Request, ids: Ids) -> Self {
         let caller = request.head.as_ref().and_then(|head| head.traceparent);
+        let own = request.context();
+        let within = own.is_some();
+        let parent = |own: SpanContext| TraceParent {
+            trace_id: own.trace_id,
+            parent: own.span_id,
+            // A caller's word holds where the server's SDK leaves it out.
+            flags: own.flags.or(caller.map(|caller| caller.flags)).unwrap_or(SAMPLED),
+        };
+        let caller = own.map(parent).or(caller);
         let own = || ids.trace(request.connection, request.exchange, request.opened_ns);
         Self {
             trace_id: caller.map_or_else(own, |caller| caller.trace_id),
             span_id: ids.span(request.connection, request.exchange, request.opened_ns, 0),
             caller,
+            within,
         }
     }
 
@@ -71,7 +84,7 @@ pub fn trace(request: &Request, standing: &Standing, setting: Setting, names: &m
         trace_id: standing.trace_id,
         span_id: standing.span_id,
         parent: standing.caller.map(|caller| caller.parent),
-        parent_is_remote: standing.caller.is_some(),
+        parent_is_remote: standing.caller.is_some() && !standing.within,
         flags: standing.flags(),
         trace_state: request.head.as_ref().and_then(|head| head.tracestate.clone()).unwrap_or_default(),
         name: span_name(request),

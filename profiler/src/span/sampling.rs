@@ -180,7 +180,7 @@ mod tests {
         let mut trace_id = [1; 16];
         trace_id[9] = last;
         let caller = flags.map(|flags| TraceParent { trace_id, parent: [2; 8], flags });
-        Standing { trace_id, span_id: [3; 8], caller }
+        Standing { trace_id, span_id: [3; 8], caller, within: false }
     }
 
     #[test]

@@ -56,6 +56,8 @@ struct Waiting {
     members: usize,
     /// Members whose request has not finished.
     open: usize,
+    /// To the span that its threads worked for, which is no member's.
+    context: Option<Link>,
 }
 
 /// A ride in a shown step of a request that has not finished.
@@ -112,7 +114,7 @@ impl Steps {
                 }
             }
         }
-        let waiting = Waiting { span, ended_ns, members: riders.len(), open };
+        let waiting = Waiting { span, ended_ns, members: riders.len(), open, context: context(iteration) };
         if open == 0 {
             return self.release(waiting);
         }
@@ -203,12 +205,27 @@ impl Steps {
     }
 
     fn release(&mut self, waiting: Waiting) {
-        let Waiting { mut span, members, open, .. } = waiting;
+        let Waiting { mut span, members, open, context, .. } = waiting;
         self.counts.let_go += u64::from(open > 0);
         // Members without a trace, or with one that is not known yet, have no link either.
         span.dropped_links = u32::try_from(members - span.links.len()).unwrap_or(u32::MAX);
+        span.links.truncate(MOST_LINKS - context.iter().len());
+        span.links.extend(context);
         self.ready.push(span);
     }
+}
+
+/// To the span that the threads which sent its work said they worked for, unless a member's request is known by it: that
+/// of a job, or of a request whose trace is not known.
+fn context(iteration: &Iteration) -> Option<Link> {
+    let context = iteration.gpu.as_ref()?.origin.one()?;
+    let is_members = iteration.riders.iter().any(|rider| rider.evidence == Evidence::E0);
+    let is_shown = !is_members && context.span_id != [0; 8] && context.is_sampled();
+    is_shown.then(|| Link {
+        trace_id: context.trace_id,
+        span_id: context.span_id,
+        attributes: vec![(name::GPUSPAN_EVIDENCE, text(Evidence::E1.name()))],
+    })
 }
 
 /// Who rode: as correlation shared the GPU's work out, or else as the engine said.

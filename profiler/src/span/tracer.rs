@@ -123,7 +123,7 @@ impl Tracer {
             resource,
             ids: self.ids,
             unix_offset_ns,
-            kind: self.kind(resource),
+            kind: self.kind(resource, standing.within),
             links: by_phase(request, ridden),
         };
         let mut spans = trace(request, &standing, setting, &mut self.names);
@@ -134,12 +134,13 @@ impl Tracer {
         spans
     }
 
-    fn kind(&self, resource: &Resource) -> Kind {
+    /// A request within a span of the server has its SERVER span around it.
+    fn kind(&self, resource: &Resource, within: bool) -> Kind {
         let emits = || resource.attributes.iter().any(|(key, _)| key == name::GPUSPAN_EMITS_SPANS);
         match self.settings.server_span {
             ServerSpan::Always => Kind::Server,
             ServerSpan::Never => Kind::Internal,
-            ServerSpan::Auto if emits() => Kind::Internal,
+            ServerSpan::Auto if within || emits() => Kind::Internal,
             ServerSpan::Auto => Kind::Server,
         }
     }

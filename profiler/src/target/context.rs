@@ -1,6 +1,6 @@
 //! What a process publishes about itself for observers: OpenTelemetry's process context (OTEP 4719). In: a pid. Out: the
-//! resource that its SDK has. Absent: the context of threads (OTEP 4947), of which only the schema is told: reading it
-//! takes a walk through the thread's local storage at each launch.
+//! resource that its SDK has, and by which schema its threads publish their spans (OTEP 4947). Absent: those spans, which the
+//! kernel side reads (`attach/publish.rs` finds out where).
 //!
 //! The context is a mapping with a name, a header of 32 bytes and, somewhere, a payload in protobuf. Its publisher sets
 //! the time to 0 while it writes, so a reader compares the header before and after.

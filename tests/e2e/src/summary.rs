@@ -255,6 +255,7 @@ pub struct GpuTime {
 pub struct Iterations {
     pub told: u64,
     pub generic: u64,
+    pub stated: u64,
     pub gpu_ns: u64,
     pub shared_ns: u64,
     pub unattributed_ns: u64,

@@ -21,6 +21,7 @@ static const struct command *find_anywhere(const char *name) {
         transfer_commands,
         descriptor_commands,
         process_commands,
+        context_commands,
 #ifdef TLS
         tls_commands,
 #endif

@@ -32,7 +32,8 @@ struct command {
 };
 
 // Tables end with a name of NULL.
-extern const struct command transfer_commands[], descriptor_commands[], process_commands[], tls_commands[];
+extern const struct command transfer_commands[], descriptor_commands[], process_commands[], context_commands[],
+    tls_commands[];
 
 // Reads commands until their end.
 void serve(struct session *);

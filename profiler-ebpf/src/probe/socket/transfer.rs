@@ -11,6 +11,7 @@ use crate::{
     map::{CURSOR, SCRATCH},
     memory::read_user,
     probe::{
+        context,
         payload::{MESSAGE_BYTES, MESSAGE_LEN, MOST_MESSAGES, Sender},
         tls,
     },
@@ -114,6 +115,7 @@ impl Transfer {
         if bytes == 0 {
             return;
         }
+        context::tell_of_socket(exit.task);
         let sent = self.direction == direction::SENT;
         let position = connection.moved(sent, bytes);
         let allowance = connection.allowance(sent, position);

@@ -57,6 +57,7 @@ fn section(pid: u32) -> Section {
         library(&mut section, pid, mapping);
     }
     telemetry(&mut section, pid, server, &identity);
+    contexts(&mut section, pid, &mappings);
     blind::add(&mut section, pid, &files);
     let open = target::open_connections(pid).map_or(0, |open| open.len());
     section.add(
@@ -79,12 +80,23 @@ fn telemetry(section: &mut Section, pid: u32, server: &str, identity: &target::I
     let detail =
         format!("its SDK publishes {} resource attributes, which are used", context.attributes.len());
     section.add(Grade::Ok, "process context", detail);
-    if let Some(schema) = context.thread_schema {
-        let detail = format!(
-            "its threads publish their active span ({schema}), which is not read: requests are found by their headers"
-        );
-        section.add(Grade::Note, "thread context", detail);
-    }
+}
+
+/// Where its threads publish what they work for.
+fn contexts(section: &mut Section, pid: u32, mappings: &[Mapping]) {
+    let schema = || target::process_context(pid)?.thread_schema;
+    let (grade, detail) = match (attach::published(pid, mappings), schema()) {
+        (Some((path, Ok(()))), _) => {
+            (Grade::Ok, format!("the active spans of its threads are read by the variable of {path}"))
+        }
+        (Some((path, Err(why))), _) => (Grade::Note, format!("{} ({path})", why.blind())),
+        (None, Some(schema)) => {
+            let why = "and no file that is mapped exports `otel_thread_ctx_v1`, so they are not read";
+            (Grade::Note, format!("its SDK says that threads publish their active spans ({schema}), {why}"))
+        }
+        (None, None) => return,
+    };
+    section.add(grade, "thread context", detail);
 }
 
 fn library(section: &mut Section, pid: u32, mapping: &Mapping) {

@@ -12,7 +12,7 @@ use super::Outcomes;
 use super::inside::{ShardFact, WireFrame};
 use super::request::Request;
 use super::tap::{Seen, Tap};
-use crate::decode::{self, Socket, Tie};
+use crate::decode::{self, Socket, SpanContext, Tie};
 use crate::http::{End, Fact, Signal, SignalKind};
 use crate::target::Address;
 use listener::{ListenerId, Listeners};
@@ -44,6 +44,8 @@ pub struct Connections {
     unplaced: Vec<(ListenerId, Request)>,
     signals: Vec<Signal>,
     counts: ConnectionCounts,
+    /// What the thread works for that moved the bytes which are being taken, and whether they answer.
+    context: Option<(SpanContext, bool)>,
     /// Where what is made of bytes passes by.
     pub(super) tap: Tap<Seen>,
 }
@@ -131,6 +133,22 @@ impl Connections {
         self.listeners.take_unasked()
     }
 
+    /// Takes what a thread did that works for a span.
+    pub(super) fn event_for(
+        &mut self,
+        context: Option<SpanContext>,
+        at: (u32, u32, u64),
+        socket: Socket,
+        out: &mut Outcomes,
+    ) {
+        self.context = match &socket {
+            Socket::Data { direction, .. } => context.zip(Some(*direction == decode::Direction::Sent)),
+            _ => None,
+        };
+        self.event(at, socket, out);
+        self.context = None;
+    }
+
     pub(super) fn event(&mut self, at: (u32, u32, u64), socket: Socket, out: &mut Outcomes) {
         let (pid, tid, time_ns) = at;
         match socket {
@@ -212,6 +230,7 @@ impl Connections {
             sent: Order::default(),
             requests: Vec::new(),
             reader: 0,
+            context: None,
             is_tls: false,
             session: None,
         };
@@ -309,6 +328,11 @@ impl Connections {
         let (server, pending) = self.server(id);
         let before = out.requests.len();
         let Some(connection) = self.open.get_mut(&id) else { return };
+        // Bytes that waited for others were moved by whoever, and those of several exchanges are of none of them.
+        let waits = connection.received.waits() || connection.sent.waits();
+        let first = self.signals.first().map(|signal| signal.exchange);
+        let is_one = self.signals.iter().all(|signal| Some(signal.exchange) == first);
+        connection.context = self.context.filter(|_| is_one && !waits);
         for signal in self.signals.drain(..) {
             if connection.needs_no_contents(&signal) {
                 out.payload.push((id, Payload::BriefWhile(connection.received.position())));

@@ -5,7 +5,7 @@ use super::observer::{Observer, Turn};
 use super::order::{Chunk, Order};
 use crate::correlate::life::Hook;
 use crate::correlate::request::Request;
-use crate::decode;
+use crate::decode::{self, SpanContext};
 use crate::http::{Direction, End, Signal, SignalKind};
 use crate::target::Address;
 
@@ -20,6 +20,8 @@ pub struct Connection {
     pub requests: Vec<Request>,
     /// The thread that read it last.
     pub reader: u32,
+    /// What the thread worked for that moved the bytes which are being taken, and whether they answer.
+    pub context: Option<(SpanContext, bool)>,
     /// It opened like TLS.
     pub is_tls: bool,
     /// The stream of what a TLS library deciphers of it.
@@ -91,6 +93,9 @@ impl Connection {
             });
         let Some(request) = self.requests.get_mut(index) else { return };
         let ended = request.take(signal);
+        if let Some((context, answers)) = self.context {
+            request.hear(context, answers);
+        }
         if request.arrived_ns.is_some() {
             request.thread.get_or_insert(self.reader);
         }

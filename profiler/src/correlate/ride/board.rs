@@ -49,6 +49,8 @@ pub struct BoardCounts {
     pub told: u64,
     /// Iterations that are nothing but a piece of work.
     pub generic: u64,
+    /// Of these, those whose rider was said by the thread that sent the work.
+    pub stated: u64,
     /// GPU time of all of them, nanoseconds.
     pub gpu_ns: u64,
     /// Of it, that of riders.
@@ -393,7 +395,12 @@ impl Board {
     /// An iteration of which only the work is known, and who may have ridden in it.
     fn guess(&mut self, pid: u32, work: GpuWork, passengers: &mut [Passenger<'_>]) -> Iteration {
         let later = self.works.entry(pid).or_default().make_contiguous();
-        let riders = self.guesses.riders(pid, &work, later, passengers);
+        let stated = super::stated::passenger(&work, passengers);
+        self.counts.stated += u64::from(stated.is_some());
+        let riders = match stated {
+            Some(index) => super::stated::alone(&mut self.guesses, pid, (&work, later), (index, passengers)),
+            None => self.guesses.riders(pid, &work, later, passengers),
+        };
         let mut iteration = self.of_work(pid, work);
         let Some(gpu) = &iteration.gpu else { return iteration };
         let has = |part| riders.iter().any(|rider| rider.part == part);

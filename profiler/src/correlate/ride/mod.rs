@@ -14,6 +14,7 @@ mod line;
 mod mix;
 mod share;
 mod split;
+mod stated;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use idle::GpuTimes;
 pub use kernels::{KernelShare, KernelShares};
 pub use share::{Share, TimeClass};
 
+use super::context::Origin;
 use super::request::Owner;
 use super::step::{Step, Work};
 use crate::evidence::Evidence;
@@ -75,6 +77,8 @@ pub struct GpuWork {
     pub work: Work,
     /// The same by process, thread and device: more than one where several worked for the iteration.
     pub pieces: Vec<Piece>,
+    /// What those who sent it worked for.
+    pub origin: Origin,
 }
 
 /// What one thread had on one device in an iteration.
@@ -167,7 +171,7 @@ impl GpuWork {
         let from_ns = step.start_ns.max(step.floor_ns.min(step.end_ns));
         let Step { pid, tid, device, start_ns, end_ns, .. } = *step;
         let pieces = vec![Piece { pid, tid, device, from_ns, end_ns, whole, inputs }];
-        Self { start_ns, end_ns, whole, work: step.work.clone(), pieces }
+        Self { start_ns, end_ns, whole, work: step.work.clone(), pieces, origin: step.origin }
     }
 
     /// More work of the same iteration.
@@ -176,6 +180,7 @@ impl GpuWork {
         self.end_ns = self.end_ns.max(other.end_ns);
         self.whole.add_to_step(&other.whole);
         self.work.merge(other.work);
+        self.origin = self.origin.and(other.origin);
         for piece in other.pieces {
             match self.pieces.iter_mut().find(|known| known.lane() == piece.lane()) {
                 Some(known) => known.add(&piece),

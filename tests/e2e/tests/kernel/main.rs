@@ -16,6 +16,8 @@ mod checks;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod contexts;
+#[cfg(test)]
 mod counts;
 #[cfg(test)]
 mod coverage;
