@@ -23,7 +23,11 @@ fn stay_apart(report: &Report, truth: &ServerTruth, ops: &[Op]) {
         *numbers.entry((step.engine, time(found, "engine"))).or_default() += 1;
     }
     println!("steps by engine, and by how it is told: {numbers:?}");
-    let most: usize = (0..2).map(|engine| *numbers.iter().filter(|((of, _), _)| *of == engine).map(|(_, count)| count).max().unwrap()).sum();
+    let most: usize = (0..2)
+        .map(|engine| {
+            *numbers.iter().filter(|((of, _), _)| *of == engine).map(|(_, count)| count).max().unwrap()
+        })
+        .sum();
     assert!(most as f64 >= truth.steps.len() as f64 * 0.99);
 }
 

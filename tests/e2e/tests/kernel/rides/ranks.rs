@@ -76,10 +76,8 @@ fn a_rank_that_dies() {
         move || load(&ClientOptions { url, ..client(8, 400) })
     });
     let steps = stage.truth().unwrap().steps.len();
-    wait::until("steps of the second load", || {
-        Ok((stage.truth()?.steps.len() > steps + 20).then_some(()))
-    })
-    .unwrap();
+    wait::until("steps of the second load", || Ok((stage.truth()?.steps.len() > steps + 20).then_some(())))
+        .unwrap();
     // SAFETY: no pointers; the process is a child of a server of ours, which has not waited for it.
     assert_eq!(unsafe { libc::kill(victim.cast_signed(), libc::SIGKILL) }, 0);
     // Refusals are answers, and connections stay.
@@ -95,10 +93,8 @@ fn a_rank_that_dies() {
     // Of each thread every launch is told once, in whatever iteration; the last step may have been cut.
     for thread in &engines(&truth)[0] {
         let devices = seen.steps.iter().filter_map(|step| step["gpu"]["devices"].as_array()).flatten();
-        let told: u64 = devices
-            .filter(|device| device["thread"] == *thread)
-            .map(|device| time(device, "launches"))
-            .sum();
+        let told: u64 =
+            devices.filter(|device| device["thread"] == *thread).map(|device| time(device, "launches")).sum();
         let done = ops.iter().filter(|op| op.thread == *thread && op.kind == Kind::Kernel).count() as u64;
         println!("thread {thread}: {told} launches told of {done}");
         assert!(told <= done && told + 31 >= done, "{told} of {done}");
