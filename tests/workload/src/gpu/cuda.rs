@@ -235,7 +235,7 @@ impl CudaDevice {
 
 impl Device for CudaDevice {
     fn submit(&mut self, work: StepWork) -> Result<()> {
-        if self.options.devices > 1 {
+        if self.options.all_devices() > 1 {
             // SAFETY: the device was opened.
             let status = unsafe { (self.cuda.runtime.set_device)(self.place.device) };
             call(&mut self.totals, "cudaSetDevice", status)?;
