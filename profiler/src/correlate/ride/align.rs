@@ -33,6 +33,10 @@ const SAME: u32 = 8;
 const MOST_SAME: u32 = 64;
 const OTHER: u32 = 8;
 
+/// The same of lanes that both bring samples back, at the same time for the most part: engines with requests that are all
+/// alike change alike for a while.
+const SAME_SAMPLES: u32 = 32;
+
 /// How often a lane that brings no samples back must have worked beside one that does: an engine that has begun with a
 /// long prompt has none for a while, either. Work that is the same counts for several.
 const BESIDE: u32 = 16;
@@ -144,7 +148,7 @@ impl Lanes {
         for (_, pair) in self.pairs.iter_mut().filter(|((one, other), _)| *one == lane || *other == lane) {
             pair.missed += 1;
             if pair.missed > MISSED {
-                pair.other();
+                pair.other(false);
             }
         }
     }
@@ -163,12 +167,13 @@ impl Lanes {
         }
         (pair.met_ns, pair.missed) = (met_ns, 0);
         let is_same = known.did() == new.did() && new.whole.launches > 0;
+        let both = samples == [true; 2];
         // Ranks have a device each.
         let one_device = one.0 == other.0 && one.2 == other.2 && one.2.is_some();
-        if !is_same || one_device && samples == [true; 2] {
-            pair.other();
-            pair.apart = if samples == [true; 2] { (pair.apart + 1).min(MOST_SAME) } else { 0 };
-        } else if known.is_news && new.is_news {
+        if !is_same || one_device && both {
+            pair.other(both);
+            pair.apart = if both { (pair.apart + 1).min(MOST_SAME) } else { 0 };
+        } else if known.is_news && new.is_news && (!both || together(known.time(), new.time())) {
             pair.same = (pair.same + 1).min(MOST_SAME);
         }
         if samples[0] != samples[1] && one.0 == other.0 {
@@ -184,7 +189,10 @@ impl Lanes {
     fn are_one(&self, one: Lane, other: Lane) -> bool {
         let Some(pair) = self.pairs.get(&(one.min(other), one.max(other))) else { return false };
         let samples = |lane| self.known.get(&lane).is_some_and(|known: &Known| known.samples);
-        pair.same >= SAME || pair.beside >= BESIDE && samples(one) != samples(other)
+        match (samples(one), samples(other)) {
+            (true, true) => pair.same >= SAME_SAMPLES,
+            (one, other) => pair.same >= SAME || pair.beside >= BESIDE && one != other,
+        }
     }
 
     /// Two lanes that are apart are of different engines, if they have been of one; true if they were.
@@ -225,8 +233,8 @@ impl Lanes {
 
 impl Pair {
     /// They did not do the same.
-    fn other(&mut self) {
-        self.same = self.same.saturating_sub(OTHER);
+    fn other(&mut self, samples: bool) {
+        self.same = if samples { self.same / 2 } else { self.same.saturating_sub(OTHER) };
         self.missed = 0;
     }
 }
@@ -253,6 +261,13 @@ fn beside(works: &Works, new: &GpuWork, piece: &Piece) -> Vec<Piece> {
 fn overlap(one: Time, other: Time) -> Option<u64> {
     let shared = one.end_ns.min(other.end_ns).saturating_sub(one.from_ns.max(other.from_ns));
     (shared > 0 && shared >= one.gpu_ns.min(other.gpu_ns) / 8).then_some(shared)
+}
+
+/// Whether work was under way at the same time for three quarters of it.
+fn together(one: Time, other: Time) -> bool {
+    let shared = one.end_ns.min(other.end_ns).saturating_sub(one.from_ns.max(other.from_ns));
+    let all = one.end_ns.max(other.end_ns).saturating_sub(one.from_ns.min(other.from_ns));
+    shared.saturating_mul(4) >= all.saturating_mul(3)
 }
 
 /// When work was under way, and how long the GPU worked for it.
@@ -372,6 +387,20 @@ mod tests {
                 "{pids:?} {devices:?}"
             );
         }
+    }
+
+    /// Engines with requests that are all alike change alike for a while, and then do not.
+    #[test]
+    fn engines_that_change_alike_for_a_while_stay_apart() {
+        let mut pieces = Vec::new();
+        for step in 0..400u64 {
+            for engine in 0..2 {
+                let course = (step + u64::from(step % 50 > 25 && engine == 1)) % 20;
+                let at = step * 100 + 10 * u64::from(engine);
+                pieces.push(work((1, 1 + engine, None), (at, at + 90), 100 + 50 * course, 4));
+            }
+        }
+        assert_eq!(by_engine(pieces).values().map(Vec::len).collect::<Vec<_>>(), [400, 400]);
     }
 
     /// Threads of a pool that take turns are one engine.

@@ -136,7 +136,7 @@ fn pairs<'a>(seen: &'a Seen, truth: &'a ServerTruth, ops: &[Op]) -> Vec<(&'a Ste
                 .steps
                 .iter()
                 .find(|found| near(found) && found["gpu"]["end_ns"].as_u64() > Some(before_ns));
-            panic!("no step for {step:?}; the next of it is {next:?}")
+            panic!("no step for {step:?}; the next one is {:?}", next.map(|next| &next["gpu"]))
         });
         let mut later = truth.steps[index + 1..].iter();
         let next_ns = later.find(|next| next.engine == step.engine).map_or(u64::MAX, |next| next.start_ns);
