@@ -76,8 +76,8 @@ impl Engine {
     /// Work that no engine tells of finds its riders, and requests whose last iterations are settled are let go.
     pub(super) fn settle(&mut self, now_ns: u64, out: &mut Outcomes) {
         let over = self.settling.iter_mut().chain(self.inside.waiting_mut());
-        let over = over.map(|request| Passenger { request, is_over: true });
-        let busy = self.connections.under_way_mut().map(|request| Passenger { request, is_over: false });
+        let over = over.map(|request| Passenger::new(request, true));
+        let busy = self.connections.under_way_mut().map(|request| Passenger::new(request, false));
         let mut passengers: Vec<_> = over.chain(busy).collect();
         self.board.settle(now_ns, &mut passengers, &mut out.iterations);
         let oldest_ns = self.board.oldest_ns();

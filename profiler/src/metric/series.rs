@@ -214,9 +214,10 @@ impl State {
         if let Some(Context { trace_id, span_id, time_ns }) = context {
             let exemplar = Exemplar { trace_id, span_id, value, time_ns };
             let newest = Kept { bucket, exemplar, is_fresh: true };
-            match self.exemplars.binary_search_by_key(&bucket, |kept| kept.bucket) {
-                Ok(place) => self.exemplars[place] = newest,
-                Err(place) => self.exemplars.insert(place, newest),
+            let place = self.exemplars.partition_point(|kept| kept.bucket < bucket);
+            match self.exemplars.get_mut(place).filter(|kept| kept.bucket == bucket) {
+                Some(kept) => *kept = newest,
+                None => self.exemplars.insert(place, newest),
             }
         }
     }

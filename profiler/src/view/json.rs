@@ -167,6 +167,7 @@ fn gpu(work: &GpuWork) -> serde_json::Value {
 fn device(piece: &Piece) -> serde_json::Value {
     json!({
         "pid": piece.pid,
+        "thread": piece.tid,
         "device": piece.device,
         "end_ns": piece.end_ns,
         "launches": piece.whole.launches,

@@ -41,7 +41,7 @@ impl Stage {
     /// When it does not come up.
     pub fn start_with(options: &ServerOptions, settings: Environment) -> Result<Self> {
         let folder = TempDir::new()?;
-        let devices = u32::try_from(options.devices).ok().filter(|devices| *devices > 1);
+        let devices = u32::try_from(options.all_devices()).ok().filter(|devices| *devices > 1);
         let settings = Environment { devices: settings.devices.or(devices), ..settings };
         let options = ServerOptions { truth: Some(folder.path().join("truth.jsonl")), ..options.clone() };
         let settings = Environment { log_dir: Some(folder.path().to_owned()), ..settings };

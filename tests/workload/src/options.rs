@@ -61,6 +61,15 @@ pub struct ServerOptions {
     /// Devices that run each step together, one thread for each.
     #[arg(long, value_parser = at_least_one, default_value_t = 1)]
     pub devices: usize,
+    /// A process for each device instead of a thread; the server itself then uses none.
+    #[arg(long)]
+    pub rank_processes: bool,
+    /// Engines, each with its own queue, thread and streams; requests go to them in turn.
+    #[arg(long, value_parser = at_least_one, default_value_t = 1)]
+    pub engines: usize,
+    /// Each engine has devices of its own.
+    #[arg(long)]
+    pub own_devices: bool,
     /// Streams that share the kernels of each step on a device: 2 run half of the batch each, at the same time.
     #[arg(long, value_parser = one_or_two, default_value_t = 1)]
     pub streams: usize,
@@ -97,6 +106,10 @@ pub struct ServerOptions {
     /// File for the truth log (JSON lines); without it nothing is logged.
     #[arg(long)]
     pub truth: Option<PathBuf>,
+    /// Be the process of this device of a server with `--rank-processes`, which starts it so.
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub rank: Option<usize>,
 }
 
 impl Default for ServerOptions {
@@ -107,6 +120,16 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
+    /// Devices of all engines.
+    pub fn all_devices(&self) -> usize {
+        self.devices * if self.own_devices { self.engines } else { 1 }
+    }
+
+    /// The first device of an engine.
+    pub(crate) fn first_device(&self, engine: usize) -> usize {
+        if self.own_devices { engine * self.devices } else { 0 }
+    }
+
     /// The command line that gives these options.
     pub fn to_args(&self) -> Vec<OsString> {
         let mut args: Vec<OsString> = Vec::new();
@@ -114,6 +137,7 @@ impl ServerOptions {
         add("--listen", self.listen.to_string());
         add("--runtime", value_name(self.runtime));
         add("--devices", self.devices.to_string());
+        add("--engines", self.engines.to_string());
         add("--streams", self.streams.to_string());
         add("--max-batch", self.max_batch.to_string());
         add("--max-batch-tokens", self.max_batch_tokens.to_string());
@@ -129,6 +153,8 @@ impl ServerOptions {
         args.extend(self.driver_launches.then(|| "--driver-launches".into()));
         args.extend(self.asynchronous.then(|| "--asynchronous".into()));
         args.extend(self.timed.then(|| "--timed".into()));
+        args.extend(self.rank_processes.then(|| "--rank-processes".into()));
+        args.extend(self.own_devices.then(|| "--own-devices".into()));
         if let Some(truth) = &self.truth {
             args.extend(["--truth".into(), truth.into()]);
         }
@@ -167,6 +193,9 @@ mod tests {
             asynchronous: true,
             timed: true,
             devices: 3,
+            rank_processes: true,
+            engines: 2,
+            own_devices: true,
             streams: 2,
             kernel_ns: 77,
             truth: Some("/tmp/truth.jsonl".into()),

@@ -40,6 +40,8 @@ pub struct ServerLine {
     pub start_ns: u64,
     /// What `cudaRuntimeGetVersion` gave, 0 without a runtime.
     pub cuda_runtime_version: i32,
+    /// Threads that drive the devices, by engine and device.
+    pub engines: Vec<Vec<u32>>,
     /// The resolved options.
     pub options: ServerOptions,
 }
@@ -96,7 +98,9 @@ impl RequestLine {
 /// One engine step: a single forward pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepLine {
-    /// From 0.
+    /// Which engine's, from 0.
+    pub engine: usize,
+    /// From 0 in each engine.
     pub index: u64,
     /// Before the first CUDA call of the step.
     pub start_ns: u64,
@@ -278,7 +282,7 @@ pub struct ServerTruth {
     pub server: Option<ServerLine>,
     /// All exchanges, in the order in which they ended.
     pub requests: Vec<RequestLine>,
-    /// All steps, in order.
+    /// All steps, in the order of their ends.
     pub steps: Vec<StepLine>,
     /// The sums; none while the server lives or after it was killed.
     pub totals: Option<Totals>,

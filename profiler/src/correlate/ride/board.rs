@@ -5,12 +5,13 @@
 //! it ([`super::align`]), is an iteration, and who rode in it shows a moment later, when its tokens have left
 //! ([`super::guess`]). What belongs to nobody is told as such.
 
-use super::align::Lanes;
+use super::align::{EngineKey, Lanes, Works};
 use super::course::{Course, Seat};
 use super::guess::{Guesses, Passenger, Sizes};
 use super::idle::{GpuTimes, Quiet, Times};
 use super::mix::Mixes;
 use super::split::split;
+use super::whose::Whose;
 use super::{GpuWork, Iteration, Ride, Rider, Share, Who};
 use crate::correlate::beyond::oldest;
 use crate::correlate::energy::{Energy, charge};
@@ -18,7 +19,7 @@ use crate::correlate::request::Owner;
 use crate::correlate::step::Step;
 use crate::evidence::Evidence;
 use crate::server::said::{EngineStep, Inner, Member, Part};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How long work waits for the tokens that it brought to leave, and finished requests for their last iterations.
 pub const LAG_NS: u64 = 250_000_000;
@@ -75,7 +76,7 @@ pub trait Guestbook {
 /// GPU work and iterations that do not know of each other yet.
 #[derive(Debug, Default)]
 pub struct Board {
-    works: BTreeMap<u32, VecDeque<GpuWork>>,
+    works: Works,
     /// The newest work: the same wait may have ended more.
     fresh: Option<GpuWork>,
     lanes: Lanes,
@@ -88,6 +89,7 @@ pub struct Board {
     courses: HashMap<(u32, u64), Course>,
     mixes: Mixes,
     guesses: Guesses,
+    whose: Whose,
     quiet: Quiet,
     /// Power of the devices.
     pub energy: Energy,
@@ -160,23 +162,36 @@ impl Board {
     fn flush(&mut self, out: &mut Vec<Iteration>) {
         let Some(mut work) = self.fresh.take() else { return };
         // Where engines are heard they say what belongs to an iteration.
-        if self.heard.is_empty()
-            && let Some((pid, index)) = self.lanes.partner(&self.works, &work)
-            && let Some(mut partner) = self.works.get_mut(&pid).and_then(|works| works.remove(index))
-        {
-            partner.add(work);
-            work = partner;
+        if self.heard.is_empty() && self.lanes.learn(&self.works, &mut work) {
+            let mut waiting: Vec<_> = std::mem::take(&mut self.works).into_values().flatten().collect();
+            waiting.sort_by_key(|work| work.end_ns);
+            for work in waiting {
+                self.place(work);
+            }
         }
-        let pid = work.pid();
-        let works = self.works.entry(pid).or_default();
-        let place = works.partition_point(|known| known.end_ns <= work.end_ns);
-        works.insert(place, work);
+        let key = self.place(work);
+        let works = self.works.entry(key).or_default();
         if works.len() > MOST_WAITING
             && let Some(oldest) = works.pop_front()
         {
             self.counts.evicted += 1;
-            out.push(self.nobodys(pid, oldest));
+            out.push(self.nobodys(key, oldest));
         }
+    }
+
+    /// Work finds its engine, and the iteration that it belongs to.
+    fn place(&mut self, mut work: GpuWork) -> EngineKey {
+        while self.heard.is_empty()
+            && let Some((key, index)) = self.lanes.partner(&self.works, &work)
+            && let Some(partner) = self.works.get_mut(&key).and_then(|works| works.remove(index))
+        {
+            work.add(partner);
+        }
+        let key = self.lanes.engine(&work);
+        let works = self.works.entry(key).or_default();
+        let place = works.partition_point(|known| known.end_ns <= work.end_ns);
+        works.insert(place, work);
+        key
     }
 
     /// The engine that all threads of the work are known to work for.
@@ -252,25 +267,30 @@ impl Board {
     /// Time passed: work that no adapter tells of finds its riders among `passengers`.
     pub fn settle(&mut self, now_ns: u64, passengers: &mut [Passenger<'_>], out: &mut Vec<Iteration>) {
         self.flush(out);
-        let pids: Vec<u32> = self.works.keys().copied().collect();
-        for pid in pids {
+        if self.heard.is_empty() {
+            self.whose.seat(&self.works, passengers, now_ns);
+        }
+        let keys: Vec<EngineKey> = self.works.keys().copied().collect();
+        for key in keys {
             let heard = !self.heard.is_empty();
-            let wait = if heard { PATIENCE_NS } else { self.patience(pid, now_ns, passengers) };
-            while let Some(work) = self.take_settled(pid, now_ns.saturating_sub(wait)) {
+            let wait = if heard { PATIENCE_NS } else { self.patience(key, now_ns, passengers) };
+            while let Some(work) = self.take_settled(key, now_ns.saturating_sub(wait)) {
                 let iteration = match heard {
-                    true => self.nobodys(pid, work),
-                    false => self.guess(pid, work, passengers),
+                    true => self.nobodys(key, work),
+                    false => self.guess(key, work, passengers),
                 };
                 out.push(iteration);
             }
         }
         self.works.retain(|_, works| !works.is_empty());
-        for pid in self.gone.extract_if(.., |pid| !self.works.contains_key(pid)) {
+        let is_done = |pid: &u32| !self.works.keys().any(|(of, _)| of == pid);
+        for pid in self.gone.extract_if(.., is_done) {
             self.heard.remove(&pid);
             self.threads.retain(|(of, _), _| *of != pid);
             self.lanes.gone(pid);
             self.courses.retain(|(of, _), _| *of != pid);
             self.guesses.gone(pid);
+            self.whose.gone(pid);
         }
     }
 
@@ -288,13 +308,14 @@ impl Board {
 
     /// A request is over: nothing is remembered of it.
     pub fn release(&mut self, owner: Owner, sizes: Sizes) {
+        self.whose.forget(owner);
         self.guesses.forget(owner, sizes);
     }
 
     /// How long work waits whose riders are inferred. That of a new engine is looked at as a whole before.
-    fn patience(&mut self, pid: u32, now_ns: u64, passengers: &[Passenger<'_>]) -> u64 {
-        let is_new = self.guesses.is_new(pid) && !passengers.is_empty();
-        let Some(works) = self.works.get_mut(&pid).filter(|_| is_new) else { return LAG_NS };
+    fn patience(&mut self, key: EngineKey, now_ns: u64, passengers: &[Passenger<'_>]) -> u64 {
+        let is_new = self.guesses.is_new(key) && !passengers.is_empty();
+        let Some(works) = self.works.get_mut(&key).filter(|_| is_new) else { return LAG_NS };
         let settled = works.partition_point(|work| work.end_ns.saturating_add(LAG_NS) <= now_ns);
         if settled < ENOUGH
             && works.front().is_some_and(|work| work.end_ns.saturating_add(LEARNING_NS) > now_ns)
@@ -302,12 +323,12 @@ impl Board {
             return LEARNING_NS;
         }
         let works = &*works.make_contiguous();
-        self.guesses.study(pid, works, settled, passengers);
-        if self.guesses.is_new(pid) { LEARNING_NS } else { LAG_NS }
+        self.guesses.study(key, works, settled, passengers);
+        if self.guesses.is_new(key) { LEARNING_NS } else { LAG_NS }
     }
 
-    fn take_settled(&mut self, pid: u32, until_ns: u64) -> Option<GpuWork> {
-        let works = self.works.get_mut(&pid)?;
+    fn take_settled(&mut self, key: EngineKey, until_ns: u64) -> Option<GpuWork> {
+        let works = self.works.get_mut(&key)?;
         if works.front()?.end_ns > until_ns {
             return None;
         }
@@ -343,11 +364,9 @@ impl Board {
 
     /// Processes whose work an engine's iterations are: its own, and where it is the only one that is heard, those of
     /// its workers.
-    fn workers(&self, pid: u32) -> Vec<u32> {
-        match self.heard.len() {
-            1 => self.works.keys().copied().collect(),
-            _ => vec![pid],
-        }
+    fn workers(&self, pid: u32) -> Vec<EngineKey> {
+        let alone = self.heard.len() == 1;
+        self.works.keys().filter(|(of, _)| alone || *of == pid).copied().collect()
     }
 
     /// When an iteration began: as said, with its work, or when the one before it ended.
@@ -393,19 +412,20 @@ impl Board {
     }
 
     /// An iteration of which only the work is known, and who may have ridden in it.
-    fn guess(&mut self, pid: u32, work: GpuWork, passengers: &mut [Passenger<'_>]) -> Iteration {
-        let later = self.works.entry(pid).or_default().make_contiguous();
+    fn guess(&mut self, key: EngineKey, work: GpuWork, passengers: &mut [Passenger<'_>]) -> Iteration {
+        self.whose.told(key, work.end_ns);
+        let later = self.works.entry(key).or_default().make_contiguous();
         let stated = super::stated::passenger(&work, passengers);
         self.counts.stated += u64::from(stated.is_some());
         let riders = match stated {
-            Some(index) => super::stated::alone(&mut self.guesses, pid, (&work, later), (index, passengers)),
-            None => self.guesses.riders(pid, &work, later, passengers),
+            Some(index) => super::stated::alone(&mut self.guesses, key, (&work, later), (index, passengers)),
+            None => self.guesses.riders(key, &work, later, passengers),
         };
-        let mut iteration = self.of_work(pid, work);
+        let mut iteration = self.of_work(key, work);
         let Some(gpu) = &iteration.gpu else { return iteration };
         let has = |part| riders.iter().any(|rider| rider.part == part);
-        self.course((pid, 0));
-        let course = self.courses.entry((pid, 0)).or_default();
+        self.course(key);
+        let course = self.courses.entry(key).or_default();
         course.go_on(gpu.start_ns, gpu.end_ns, (has(Part::Prefill), has(Part::Decode)));
         let mix = self.mixes.of(&gpu.work);
         let weights: Vec<u64> = riders.iter().map(|rider| u64::from(rider.tokens)).collect();
@@ -433,17 +453,18 @@ impl Board {
     }
 
     /// Work that belongs to nobody.
-    fn nobodys(&mut self, pid: u32, work: GpuWork) -> Iteration {
-        let iteration = self.of_work(pid, work);
+    fn nobodys(&mut self, key: EngineKey, work: GpuWork) -> Iteration {
+        let iteration = self.of_work(key, work);
         self.count(&iteration);
         iteration
     }
 
-    fn of_work(&mut self, pid: u32, mut work: GpuWork) -> Iteration {
+    fn of_work(&mut self, (pid, engine): EngineKey, mut work: GpuWork) -> Iteration {
         charge(&self.energy, &mut work.pieces, &mut work.whole);
         self.iterations += 1;
         self.counts.generic += 1;
-        let step = EngineStep { start_ns: Some(work.start_ns), end_ns: work.end_ns, ..EngineStep::default() };
+        let (start_ns, end_ns) = (Some(work.start_ns), work.end_ns);
+        let step = EngineStep { engine, start_ns, end_ns, ..EngineStep::default() };
         Iteration {
             id: self.iterations,
             adapter: "generic",

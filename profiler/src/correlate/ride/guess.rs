@@ -8,6 +8,7 @@
 //! evidence is E2; else it is a share, E3.
 
 use super::GpuWork;
+use super::align::EngineKey;
 use super::habits::{Habits, copied};
 use crate::correlate::request::{Outcome, Owner, Request};
 use crate::evidence::Evidence;
@@ -24,6 +25,15 @@ pub struct Passenger<'a> {
     pub request: &'a mut Request,
     /// Its last byte has left, or it was given up.
     pub is_over: bool,
+    /// The only engine of several that it rides in, and how sure that is.
+    pub engine: Option<(EngineKey, Evidence)>,
+}
+
+impl<'a> Passenger<'a> {
+    /// One that may ride in any engine.
+    pub fn new(request: &'a mut Request, is_over: bool) -> Self {
+        Self { request, is_over, engine: None }
+    }
 }
 
 /// How long a request was, as far as it is known.
@@ -59,11 +69,11 @@ pub struct Found {
     pub evidence: Evidence,
 }
 
-/// What is known of a process's engine and of those who rode in it.
+/// What is known of engines and of those who rode in them.
 #[derive(Debug, Default)]
 pub struct Guesses {
-    known: HashMap<(Owner, u32), Known>,
-    engines: HashMap<u32, Habits>,
+    known: HashMap<(Owner, EngineKey), Known>,
+    engines: HashMap<EngineKey, Habits>,
 }
 
 /// What is known of a request in an engine.
@@ -112,10 +122,10 @@ enum Standing {
 }
 
 impl Guesses {
-    /// Who rode in a piece of work of a process; `later` are those after it, as far as they are known.
+    /// Who rode in a piece of work of an engine; `later` are those after it, as far as they are known.
     pub fn riders(
         &mut self,
-        pid: u32,
+        key: EngineKey,
         work: &GpuWork,
         later: &[GpuWork],
         passengers: &[Passenger<'_>],
@@ -125,10 +135,13 @@ impl Guesses {
         let mut standing: Vec<(usize, Owner, Standing)> = Vec::with_capacity(order.len());
         for index in order {
             let Some(passenger) = passengers.get(index) else { continue };
+            if passenger.engine.is_some_and(|(rides_in, _)| rides_in != key) {
+                continue;
+            }
             let owner = passenger.request.owner();
-            let mut known = self.known.get(&(owner, pid)).copied().unwrap_or_default();
+            let mut known = self.known.get(&(owner, key)).copied().unwrap_or_default();
             let single =
-                self.engines.get(&pid).and_then(|engine| engine.pieces).is_none_or(|each| each < 1.2);
+                self.engines.get(&key).and_then(|engine| engine.pieces).is_none_or(|each| each < 1.2);
             let mut stands = stands(passenger, (known, single), work, later);
             if stands == Standing::Silent
                 && single
@@ -136,54 +149,59 @@ impl Guesses {
             {
                 stands = better;
                 known.concluded = true;
-                self.known.insert((owner, pid), known);
+                self.known.insert((owner, key), known);
             }
             if stands != Standing::Away {
                 standing.push((index, owner, stands));
             }
         }
-        let engine = self.engines.entry(pid).or_default();
+        let engine = self.engines.entry(key).or_default();
         let known = &mut self.known;
-        let mut board = Boarding { pid, work, engine, known, passengers, standing, found: Vec::new() };
+        let mut board = Boarding { key, work, engine, known, passengers, standing, found: Vec::new() };
         board.judge();
         board.generating();
         board.silent();
         board.prompts();
         board.learn();
-        board.found
+        let Boarding { mut found, .. } = board;
+        for found in &mut found {
+            let engine = passengers.get(found.index).and_then(|passenger| passenger.engine);
+            found.evidence = found.evidence.max(engine.map_or(found.evidence, |(_, evidence)| evidence));
+        }
+        found
     }
 
     /// How an engine moves bytes is not known yet, and may be soon.
-    pub fn is_new(&self, pid: u32) -> bool {
-        self.engines.get(&pid).is_none_or(Habits::is_new)
+    pub fn is_new(&self, key: EngineKey) -> bool {
+        self.engines.get(&key).is_none_or(Habits::is_new)
     }
 
     /// Learns how a new engine moves bytes from the pieces of its work that are settled, in order, so that who rode in the
     /// first of them is found as well as in the last.
-    pub fn study(&mut self, pid: u32, works: &[GpuWork], settled: usize, passengers: &[Passenger<'_>]) {
+    pub fn study(&mut self, key: EngineKey, works: &[GpuWork], settled: usize, passengers: &[Passenger<'_>]) {
         let Some(last) = settled.checked_sub(1).and_then(|last| works.get(last)) else { return };
         let known = self.known.clone();
         let over =
             |passenger: &&Passenger<'_>| passenger.is_over && passenger.request.ended_ns <= last.end_ns;
         loop {
-            let was_new = self.is_new(pid);
+            let was_new = self.is_new(key);
             for (index, work) in works.iter().enumerate().take(settled) {
-                self.riders(pid, work, works.get(index + 1..).unwrap_or_default(), passengers);
+                self.riders(key, work, works.get(index + 1..).unwrap_or_default(), passengers);
             }
             for passenger in passengers.iter().filter(over) {
                 self.forget(passenger.request.owner(), Sizes::of(passenger.request));
             }
             self.known.clone_from(&known);
             // What prompts take shows once it is known what those take who generate.
-            if !was_new || self.is_new(pid) {
+            if !was_new || self.is_new(key) {
                 return;
             }
         }
     }
 
-    /// A process is gone, and its engine with it.
+    /// A process is gone, and its engines with it.
     pub fn gone(&mut self, pid: u32) {
-        self.engines.remove(&pid);
+        self.engines.retain(|(of, _), _| *of != pid);
     }
 
     /// How much is kept.
@@ -195,17 +213,17 @@ impl Guesses {
     /// A request is over. What was known of it tells of the next ones.
     pub fn forget(&mut self, owner: Owner, Sizes { bytes, prompt, generated }: Sizes) {
         let Self { known, engines } = self;
-        known.retain(|(of, pid), known| {
+        known.retain(|(of, key), known| {
             if *of != owner {
                 return true;
             }
             if let (Some(tokens @ FEW..), false, Some(engine)) =
-                (generated, known.concluded, engines.get_mut(pid))
+                (generated, known.concluded, engines.get_mut(key))
             {
                 let each = known.ridden as f64 / tokens as f64;
                 engine.pieces = Some(engine.pieces.map_or(each, |old| old * 0.75 + each * 0.25));
             }
-            if let (Some(tokens @ 1..), Some(engine)) = (prompt, engines.get_mut(pid))
+            if let (Some(tokens @ 1..), Some(engine)) = (prompt, engines.get_mut(key))
                 && known.prompt_bytes > 0.0
                 && !known.is_part
             {
@@ -276,10 +294,10 @@ fn concluded(passenger: &Passenger<'_>, known: Known, later: &[GpuWork]) -> Opti
 
 /// An iteration that is being filled.
 struct Boarding<'a, 'b> {
-    pid: u32,
+    key: EngineKey,
     work: &'a GpuWork,
     engine: &'a mut Habits,
-    known: &'a mut HashMap<(Owner, u32), Known>,
+    known: &'a mut HashMap<(Owner, EngineKey), Known>,
     passengers: &'a [Passenger<'b>],
     /// By arrival.
     standing: Vec<(usize, Owner, Standing)>,
@@ -360,7 +378,7 @@ impl Boarding<'_, '_> {
         let all = tokens_of(&tokens);
         for (place, ((index, owner), tokens)) in riders.iter().zip(&tokens).enumerate() {
             let begins = place < begin.len();
-            let known = self.known.entry((*owner, self.pid)).or_default();
+            let known = self.known.entry((*owner, self.key)).or_default();
             known.prompt_bytes += extra.map_or(0.0, |(bytes, _)| bytes * tokens / all);
             known.is_part |= extra.is_none();
             known.is_mixed |= riders.len() > 1;
@@ -448,7 +466,7 @@ impl Boarding<'_, '_> {
 
     /// A request makes a token.
     fn sample(&mut self, index: usize, owner: Owner, evidence: Evidence) {
-        let known = self.known.entry((owner, self.pid)).or_default();
+        let known = self.known.entry((owner, self.key)).or_default();
         known.generates = true;
         known.ridden += 1;
         self.found.push(Found { index, part: Part::Decode, tokens: 1, evidence });
@@ -461,7 +479,7 @@ impl Boarding<'_, '_> {
     }
 
     fn knows(&self, owner: Owner) -> Known {
-        self.known.get(&(owner, self.pid)).copied().unwrap_or_default()
+        self.known.get(&(owner, self.key)).copied().unwrap_or_default()
     }
 
     fn count(&self, which: Standing) -> u64 {

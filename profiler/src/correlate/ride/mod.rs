@@ -17,6 +17,7 @@ mod split;
 mod stated;
 #[cfg(test)]
 mod tests;
+mod whose;
 
 pub use board::{Board, BoardCounts, Guestbook, LAG_NS, LEARNING_NS};
 pub use course::Seat;
@@ -98,6 +99,8 @@ pub struct Piece {
     pub whole: Share,
     /// Bytes that went to the GPU.
     inputs: u64,
+    /// It is other work than what the thread had there before.
+    is_news: bool,
 }
 
 /// Who rode in an iteration.
@@ -170,7 +173,7 @@ impl GpuWork {
         let inputs = step.work.copies.get(Direction::HtoD as usize).map_or(0, |(_, bytes)| *bytes);
         let from_ns = step.start_ns.max(step.floor_ns.min(step.end_ns));
         let Step { pid, tid, device, start_ns, end_ns, .. } = *step;
-        let pieces = vec![Piece { pid, tid, device, from_ns, end_ns, whole, inputs }];
+        let pieces = vec![Piece { pid, tid, device, from_ns, end_ns, whole, inputs, is_news: false }];
         Self { start_ns, end_ns, whole, work: step.work.clone(), pieces, origin: step.origin }
     }
 
@@ -233,6 +236,7 @@ impl Piece {
         self.end_ns = self.end_ns.max(other.end_ns);
         self.whole.add_to_step(&other.whole);
         self.inputs += other.inputs;
+        self.is_news |= other.is_news;
     }
 }
 

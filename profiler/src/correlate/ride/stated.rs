@@ -5,6 +5,7 @@
 //! the trace of a request that came without one shows when it is answered.
 
 use super::GpuWork;
+use super::align::EngineKey;
 use super::guess::{Found, Guesses, Passenger};
 use crate::evidence::Evidence;
 use crate::server::said::Part;
@@ -40,12 +41,12 @@ pub fn passenger(work: &GpuWork, passengers: &[Passenger<'_>]) -> Option<usize> 
 /// How it rode, alone. What is known of its tokens tells its part of the work.
 pub fn alone(
     guesses: &mut Guesses,
-    pid: u32,
+    key: EngineKey,
     (work, later): (&GpuWork, &[GpuWork]),
     (index, passengers): (usize, &[Passenger<'_>]),
 ) -> Vec<Found> {
     let only = passengers.get(index..=index).unwrap_or_default();
-    let guessed = guesses.riders(pid, work, later, only).into_iter().next();
+    let guessed = guesses.riders(key, work, later, only).into_iter().next();
     let has_token = |passenger: &Passenger<'_>| {
         passenger.request.first_token_ns.is_some_and(|token_ns| token_ns <= work.start_ns)
     };

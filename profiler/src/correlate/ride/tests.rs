@@ -143,7 +143,7 @@ fn show(sequence: &mut Sequence, now_ns: u64) -> Passenger<'_> {
             request.usage = Usage { input: Some(*prompt), output: Some(*tokens), ..Usage::default() };
         }
     }
-    Passenger { request, is_over }
+    Passenger::new(request, is_over)
 }
 
 /// Lets the board find who rode, as time passes.

@@ -91,10 +91,13 @@ impl Pace {
 
 impl Step {
     /// Says how long the GPU worked for it, within its bounds. Where other threads had work under way, each step has
-    /// half of it.
+    /// half of the time in which the GPU worked for both: of theirs it worked as constantly as of this, as far as is known.
     fn settle(&mut self, busy_ns: u64, class: TimeClass) {
         let (lo, hi) = self.own_bounds_ns();
-        self.gpu_ns = busy_ns.saturating_sub(self.contested_ns / 2).clamp(lo, hi);
+        let whole = self.end_ns.saturating_sub(self.start_ns).max(1);
+        let constantly = (busy_ns as f64 / whole as f64).min(1.0);
+        let both_ns = (self.contested_ns as f64 * constantly * constantly) as u64;
+        self.gpu_ns = busy_ns.saturating_sub(both_ns / 2).clamp(lo, hi);
         self.class = if lo == hi { TimeClass::Bounded } else { class };
     }
 }

@@ -1,6 +1,11 @@
 //! Who rode in which step, and what it cost: what gpuspan finds from outside, against the server's own log and the
 //! stand-ins' account of every operation.
 
+#[cfg(test)]
+mod engines;
+#[cfg(test)]
+mod ranks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use e2e::{Observation, Report, Stage, or_skip};
@@ -52,10 +57,12 @@ impl Seen {
         Self { steps, ids, requests }
     }
 
-    /// The step whose GPU work ended last before a step of the server's log did, and after the one before it.
-    fn step(&self, truth: &StepLine, before_ns: u64) -> Option<&Value> {
+    /// The step of an engine's threads whose GPU work ended last before a step of the server's log did, and after the one
+    /// before it.
+    fn step(&self, truth: &StepLine, threads: &[u32], before_ns: u64) -> Option<&Value> {
         let end = |step: &Value| step["gpu"]["end_ns"].as_u64();
         let own = self.steps.iter().filter(|step| end(step).is_some_and(|end| end > before_ns));
+        let own = own.filter(|step| self::threads(step).iter().any(|thread| threads.contains(thread)));
         own.filter(|step| end(step) <= Some(truth.end_ns)).max_by_key(|step| end(step))
     }
 
@@ -70,45 +77,110 @@ fn time(value: &Value, name: &str) -> u64 {
     value[name].as_u64().unwrap_or_else(|| panic!("{name} of {value}"))
 }
 
-/// How long operations that were sent within a time kept each device busy, by the thread that drives it.
-fn busy_by_device(ops: &[Op], time: (u64, u64)) -> BTreeMap<u32, u64> {
-    let sent = ops.iter().filter(|op| (time.0..time.1).contains(&op.submit_ns));
-    let threads: BTreeSet<u32> = sent.map(|op| op.thread).collect();
-    threads.into_iter().map(|thread| (thread, busy_ns(ops, thread, time))).collect()
+/// Threads that sent the work of a step.
+fn threads(step: &Value) -> Vec<u32> {
+    let devices = step["gpu"]["devices"].as_array().into_iter().flatten();
+    devices.filter_map(|device| device["thread"].as_u64()?.try_into().ok()).collect()
 }
 
-/// How long operations that a thread sent within a time kept its device busy: work of one engine, on one stream or on
-/// several at once.
-fn busy_ns(ops: &[Op], thread: u32, (from_ns, to_ns): (u64, u64)) -> u64 {
+/// The threads of each engine, by device.
+fn engines(truth: &ServerTruth) -> &[Vec<u32>] {
+    &truth.server.as_ref().unwrap().engines
+}
+
+/// Work of one engine for a time: when it kept a device busy, and which.
+type Busy = (usize, (u64, u64));
+
+/// When what each engine's threads sent kept each device busy, in order.
+fn spans_by_device(truth: &ServerTruth, ops: &[Op]) -> BTreeMap<usize, Vec<Busy>> {
+    let options = &truth.server.as_ref().unwrap().options;
+    let mut devices: BTreeMap<usize, Vec<Busy>> = BTreeMap::new();
+    for (engine, threads) in engines(truth).iter().enumerate() {
+        for (rank, thread) in threads.iter().enumerate() {
+            let device = rank + if options.own_devices { engine * options.devices } else { 0 };
+            let spans = busy_spans(ops, *thread, (0, u64::MAX));
+            devices.entry(device).or_default().extend(spans.into_iter().map(|span| (engine, span)));
+        }
+    }
+    devices.values_mut().for_each(|spans| spans.sort_unstable_by_key(|(_, span)| *span));
+    devices
+}
+
+/// How long spans of a step kept a device busy: of the time in which it works for several engines each has its part.
+fn shared_ns(own: &[(u64, u64)], engine: usize, device: &[Busy]) -> u64 {
+    let mut busy = 0.0;
+    for (from, to) in own {
+        let first = device.partition_point(|(_, span)| span.0 + LONGEST_NS < *from);
+        let near = device[first..].iter().take_while(|(_, span)| span.0 < *to);
+        let others: Vec<_> = near.filter(|(of, span)| *of != engine && span.1 > *from).collect();
+        let shared: u64 = others.iter().map(|(_, span)| span.1.min(*to) - span.0.max(*from)).sum();
+        busy += (to - from) as f64 - shared as f64 / 2.0;
+    }
+    busy as u64
+}
+
+/// No operation of the stand-ins takes longer; neighbours in a stream are one span of at most so much.
+const LONGEST_NS: u64 = 1_000_000_000;
+
+/// Each step of the server's log, how it was found, and how long its devices were busy for it.
+fn pairs<'a>(seen: &'a Seen, truth: &'a ServerTruth, ops: &[Op]) -> Vec<(&'a StepLine, &'a Value, u64)> {
+    let mut before_ns = vec![0; engines(truth).len()];
+    let devices = spans_by_device(truth, ops);
+    let options = &truth.server.as_ref().unwrap().options;
+    let pair = |(index, step): (usize, &'a StepLine)| {
+        let threads = &engines(truth)[step.engine];
+        let before_ns = std::mem::replace(&mut before_ns[step.engine], step.end_ns);
+        let found = seen.step(step, threads, before_ns).unwrap_or_else(|| {
+            let near = |found: &&Value| self::threads(found).iter().any(|thread| threads.contains(thread));
+            let next = seen
+                .steps
+                .iter()
+                .find(|found| near(found) && found["gpu"]["end_ns"].as_u64() > Some(before_ns));
+            panic!("no step for {step:?}; the next one is {:?}", next.map(|next| &next["gpu"]))
+        });
+        let mut later = truth.steps[index + 1..].iter();
+        let next_ns = later.find(|next| next.engine == step.engine).map_or(u64::MAX, |next| next.start_ns);
+        let busy = threads.iter().enumerate().map(|(rank, thread)| {
+            let device = rank + if options.own_devices { step.engine * options.devices } else { 0 };
+            shared_ns(&busy_spans(ops, *thread, (step.start_ns, next_ns)), step.engine, &devices[&device])
+        });
+        (step, found, busy.sum())
+    };
+    truth.steps.iter().enumerate().map(pair).collect()
+}
+
+/// When operations that a thread sent within a time kept its device busy: work of one engine, on one stream or on several
+/// at once.
+fn busy_spans(ops: &[Op], thread: u32, (from_ns, to_ns): (u64, u64)) -> Vec<(u64, u64)> {
     let work = [Kind::Kernel, Kind::Copy, Kind::Fill];
     let is_own = |op: &&Op| op.thread == thread && work.contains(&op.kind);
     let sent = ops.iter().filter(is_own).filter(|op| (from_ns..to_ns).contains(&op.submit_ns));
-    let mut spans: Vec<_> = sent.map(|op| (op.start_ns, op.end_ns)).collect();
-    spans.sort_unstable();
-    let (mut busy, mut at) = (0, 0);
-    for (start, end) in spans {
-        busy += end.saturating_sub(start.max(at));
-        at = at.max(end);
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    // They are in the order of their beginnings.
+    for op in sent {
+        match spans.last_mut().filter(|span| span.1 >= op.start_ns) {
+            Some(span) => span.1 = span.1.max(op.end_ns),
+            None => spans.push((op.start_ns, op.end_ns)),
+        }
     }
-    busy
+    spans
+}
+
+fn busy_ns(ops: &[Op], thread: u32, time: (u64, u64)) -> u64 {
+    busy_spans(ops, thread, time).iter().map(|(from, to)| to - from).sum()
 }
 
 fn score(report: &Report, truth: &ServerTruth, ops: &[Op]) -> Score {
     let seen = Seen::of(report);
     let mut score = Score::default();
     let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut before_ns = 0;
-    for (index, step) in truth.steps.iter().enumerate() {
-        let found = seen.step(step, before_ns).unwrap_or_else(|| panic!("no step for {step:?}"));
-        before_ns = step.end_ns;
-        let next_ns = truth.steps.get(index + 1).map_or(u64::MAX, |next| next.start_ns);
+    for (step, found, busy) in pairs(&seen, truth, ops) {
         let members: BTreeSet<&str> = step.members.iter().map(|member| member.id.as_str()).collect();
         let riders = seen.riders(found);
         score.steps += 1;
         score.edges += members.union(&riders).count();
         score.wrong += members.symmetric_difference(&riders).count();
         let gpu = &found["gpu"]["time"];
-        let busy = busy_by_device(ops, (step.start_ns, next_ns)).values().sum();
         score.true_busy_ns += busy;
         score.busy_ns += time(gpu, "ns");
         score.within += usize::from((time(gpu, "lo_ns")..=time(gpu, "hi_ns")).contains(&busy));
@@ -154,9 +226,8 @@ fn sums_hold(report: &Report) {
 fn devices_hold(report: &Report, truth: &ServerTruth, ops: &[Op], count: usize) {
     let seen = Seen::of(report);
     let (first, last) = (truth.steps.first().unwrap().start_ns, truth.steps.last().unwrap().end_ns);
-    // Threads are made in the order of their devices.
-    let true_busy: Vec<u64> = busy_by_device(ops, (first, last)).into_values().collect();
-    assert_eq!(true_busy.len(), count);
+    let [threads] = engines(truth) else { panic!("one engine") };
+    assert_eq!(threads.len(), count);
     let devices = |step: &Value| step["gpu"]["devices"].as_array().map_or(0, Vec::len);
     let whole = seen.steps.iter().filter(|step| devices(step) == count).count();
     println!(
@@ -165,12 +236,13 @@ fn devices_hold(report: &Report, truth: &ServerTruth, ops: &[Op], count: usize) 
         seen.steps.len()
     );
     assert!(whole as f64 >= truth.steps.len() as f64 * 0.99);
-    let (_, times) = report.summary.steps.times.first_key_value().unwrap();
-    for (index, true_busy) in true_busy.into_iter().enumerate() {
+    for (index, thread) in threads.iter().enumerate() {
+        let true_busy = busy_ns(ops, *thread, (first, last));
+        let pid = ops.iter().find(|op| op.thread == *thread).unwrap().pid;
         let of = |step: &Value| step["gpu"]["devices"].as_array().cloned().unwrap_or_default();
         let all = seen.steps.iter().flat_map(of).filter(|device| device["device"] == index);
         let busy: u64 = all.map(|device| time(&device["time"], "ns")).sum();
-        let told = times[&index.to_string()];
+        let told = report.summary.steps.times[&pid][&index.to_string()];
         for busy in [busy, told.busy_ns] {
             let part = busy as f64 / true_busy as f64;
             println!("device {index}: busy {part:.3} of the truth");
@@ -271,13 +343,9 @@ fn thirty_two_streams_of_mixed_lengths() {
 /// How well the GPU time of measured steps was found: which part of the steps they are, all of them together beside the
 /// truth, and how far each is off, sorted. The truth is within the bounds of each.
 fn measured(report: &Report, truth: &ServerTruth, ops: &[Op]) -> (f64, f64, Vec<f64>) {
-    let (seen, mut before_ns, mut errors) = (Seen::of(report), 0, Vec::new());
+    let (seen, mut errors) = (Seen::of(report), Vec::new());
     let (mut told_ns, mut true_ns) = (0, 0);
-    for (index, step) in truth.steps.iter().enumerate() {
-        let found = seen.step(step, before_ns).unwrap();
-        before_ns = step.end_ns;
-        let next_ns = truth.steps.get(index + 1).map_or(u64::MAX, |next| next.start_ns);
-        let busy: u64 = busy_by_device(ops, (step.start_ns, next_ns)).values().sum();
+    for (_, found, busy) in pairs(&seen, truth, ops) {
         let told = &found["gpu"]["time"];
         if told["class"] == "measured" {
             assert!((time(told, "lo_ns")..=time(told, "hi_ns")).contains(&busy), "{busy} ns: {told}");

@@ -22,6 +22,7 @@ struct Pending {
 /// the tokens of the one before are handed out: what a step is made of does not depend on them, as in vLLM.
 pub(crate) fn run(
     queue: &Queue,
+    engine: usize,
     device: &mut dyn Device,
     options: &ServerOptions,
     truth: &TruthLog,
@@ -38,7 +39,7 @@ pub(crate) fn run(
         // Every request may have been aborted while it waited.
         let ahead = usize::from(options.asynchronous && !batch.is_empty());
         if !batch.is_empty() {
-            pending.push_back(submit(index, &mut batch, device, options)?);
+            pending.push_back(submit((engine, index), &mut batch, device, options)?);
             index += 1;
         }
         while pending.len() > ahead
@@ -52,7 +53,7 @@ pub(crate) fn run(
 
 /// Puts one step of the batch on the device, and the batch into the state after it.
 fn submit(
-    index: u64,
+    (engine, index): (usize, u64),
     batch: &mut Vec<Sequence>,
     device: &mut dyn Device,
     options: &ServerOptions,
@@ -68,7 +69,7 @@ fn submit(
     let before = Snapshot::of(device.totals());
     let start_ns = monotonic_ns();
     device.submit(work)?;
-    let line = StepLine { index, start_ns, members, ..StepLine::default() };
+    let line = StepLine { engine, index, start_ns, members, ..StepLine::default() };
     let line = before.difference(device.totals(), line);
     let mut news = Vec::new();
     batch.retain_mut(|sequence| advance(sequence, index, options.eos_probability, &mut news));

@@ -46,6 +46,10 @@ impl Device for CpuDevice {
         0
     }
 
+    fn threads(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     fn close(&mut self) -> Result<()> {
         Ok(())
     }

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use super::api::{self, Cuda, Dim3, Driver, Handle};
 use super::buffer::{Buffer, allocate, call};
-use super::kernel::{self, Kernel};
+use super::kernel::{self, Kernel, Registration};
 use super::output::Outputs;
 use super::side::Side;
 use super::timer::Timer;
@@ -33,11 +34,6 @@ pub(crate) struct Place {
     pub(crate) samples: bool,
 }
 
-impl Place {
-    /// The only device of an engine.
-    pub(crate) const ALONE: Self = Self { device: 0, samples: true };
-}
-
 pub(crate) struct CudaDevice {
     pub(super) cuda: &'static Cuda,
     place: Place,
@@ -45,8 +41,8 @@ pub(crate) struct CudaDevice {
     pub(super) stream: Handle,
     /// For half of each batch.
     side: Option<Side>,
-    /// Of the first device, which registered the kernels.
-    binary: Option<*mut Handle>,
+    /// Of the kernels.
+    registration: Option<Arc<Registration>>,
     kv_cache: *mut c_void,
     token_ids: Buffer,
     positions: Buffer,
@@ -59,6 +55,8 @@ pub(crate) struct CudaDevice {
     pub(super) graphs: BTreeMap<usize, graph::Graph>,
     pub(super) options: ServerOptions,
     version: i32,
+    /// That drives it.
+    thread: u32,
     pub(super) totals: DeviceTotals,
 }
 
@@ -80,7 +78,7 @@ impl CudaDevice {
     /// Opens the runtime, registers the kernels, allocates, and captures graphs where asked to at start-up.
     pub(crate) fn open(options: &ServerOptions, place: Place) -> Result<Self> {
         let cuda = api::open_runtime(if options.runtime == Runtime::Cuda13 { 13 } else { 12 })?;
-        let binary = (place.device == 0).then(|| kernel::register(cuda));
+        let registration = Some(kernel::registered(cuda));
         let mut totals = DeviceTotals::default();
         let mut version = 0;
         // SAFETY: a valid out-pointer; a device that is not there is an error.
@@ -102,7 +100,7 @@ impl CudaDevice {
             driver: None,
             stream,
             side: (options.streams > 1).then(|| Side::new(cuda, &mut totals)).transpose()?,
-            binary,
+            registration,
             kv_cache,
             token_ids: Buffer::new(cuda, &mut totals, tokens * 4)?,
             positions: Buffer::new(cuda, &mut totals, tokens * 8)?,
@@ -113,6 +111,7 @@ impl CudaDevice {
             graphs: BTreeMap::new(),
             options: options.clone(),
             version,
+            thread: super::thread_id(),
             totals,
         };
         if options.driver_launches {
@@ -236,7 +235,7 @@ impl CudaDevice {
 
 impl Device for CudaDevice {
     fn submit(&mut self, work: StepWork) -> Result<()> {
-        if self.options.devices > 1 {
+        if self.options.all_devices() > 1 {
             // SAFETY: the device was opened.
             let status = unsafe { (self.cuda.runtime.set_device)(self.place.device) };
             call(&mut self.totals, "cudaSetDevice", status)?;
@@ -284,6 +283,10 @@ impl Device for CudaDevice {
         self.version
     }
 
+    fn threads(&self) -> Vec<u32> {
+        vec![self.thread]
+    }
+
     fn close(&mut self) -> Result<()> {
         self.destroy_graphs()?;
         if let Some(outputs) = self.outputs.take() {
@@ -308,10 +311,7 @@ impl Device for CudaDevice {
             // SAFETY: the module is loaded and none of its functions runs.
             call(totals, "cuModuleUnload", unsafe { (module.driver.module_unload)(module.module) })?;
         }
-        if let Some(binary) = self.binary.take() {
-            // SAFETY: the handle that the registration returned, once.
-            unsafe { (cuda.runtime.unregister_fat_binary)(binary) };
-        }
+        self.registration = None;
         Ok(())
     }
 }

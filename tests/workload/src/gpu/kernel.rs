@@ -8,6 +8,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::api::{self, Cuda, Dim3, Handle};
 
@@ -121,8 +122,38 @@ fn handle(launch13: &api::Launch13, cache: &AtomicPtr<c_void>, host: *const c_vo
     handle
 }
 
-/// Registers the fat binary and every kernel in it; the result unregisters them.
-pub(crate) fn register(cuda: &Cuda) -> *mut Handle {
+/// Kernels that are registered for the whole process, until the last device is closed.
+pub(crate) struct Registration {
+    cuda: &'static Cuda,
+    binary: *mut Handle,
+}
+
+// SAFETY: the handle is only given back, once; CUDA takes it from any thread.
+unsafe impl Send for Registration {}
+// SAFETY: as above.
+unsafe impl Sync for Registration {}
+
+static REGISTRATION: Mutex<Weak<Registration>> = Mutex::new(Weak::new());
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: the handle that the registration returned, once.
+        unsafe { (self.cuda.runtime.unregister_fat_binary)(self.binary) };
+    }
+}
+
+/// Registers the fat binary and every kernel in it, for all devices of the process.
+pub(crate) fn registered(cuda: &'static Cuda) -> Arc<Registration> {
+    let mut known = REGISTRATION.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(registration) = known.upgrade() {
+        return registration;
+    }
+    let registration = Arc::new(Registration { cuda, binary: register(cuda) });
+    *known = Arc::downgrade(&registration);
+    registration
+}
+
+fn register(cuda: &Cuda) -> *mut Handle {
     let image = super::image::ptx(REGISTERED.iter().map(|kernel| kernel.name));
     let wrapper = ptr::from_mut(super::image::fat_binary(&image));
     // SAFETY: the wrapper lives as long as the process; the names are NUL-terminated and static; the order of

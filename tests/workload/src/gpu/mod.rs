@@ -11,17 +11,20 @@ mod graph;
 mod image;
 mod kernel;
 mod output;
+mod process;
 mod ranks;
 mod side;
 mod timer;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
+pub(crate) use self::process::serve as serve_rank;
 use crate::options::{Runtime, ServerOptions};
 use crate::truth::DeviceTotals;
 
 /// What a step puts on the device.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct StepWork {
     /// Sequences in the batch.
     pub(crate) sequences: usize,
@@ -43,15 +46,26 @@ pub(crate) trait Device {
     fn totals(&self) -> &DeviceTotals;
     /// What `cudaRuntimeGetVersion` gave, 0 without a runtime.
     fn runtime_version(&self) -> i32;
+    /// Threads that drive it: of each device.
+    fn threads(&self) -> Vec<u32>;
     /// Gives everything back; nothing may be run after it.
     fn close(&mut self) -> Result<()>;
 }
 
 /// Opens the device that `options` ask for, in the calling thread.
-pub(crate) fn open(options: &ServerOptions) -> Result<Box<dyn Device>> {
+pub(crate) fn open(options: &ServerOptions, engine: usize) -> Result<Box<dyn Device>> {
+    let alone = options.devices == 1 && !options.rank_processes;
     Ok(match options.runtime {
         Runtime::None => Box::new(cpu::CpuDevice::new(options)),
-        Runtime::Cuda12 | Runtime::Cuda13 if options.devices > 1 => Box::new(ranks::Ranks::open(options)?),
-        Runtime::Cuda12 | Runtime::Cuda13 => Box::new(cuda::CudaDevice::open(options, cuda::Place::ALONE)?),
+        Runtime::Cuda12 | Runtime::Cuda13 if alone => {
+            let device = i32::try_from(options.first_device(engine))?;
+            Box::new(cuda::CudaDevice::open(options, cuda::Place { device, samples: true })?)
+        }
+        Runtime::Cuda12 | Runtime::Cuda13 => Box::new(ranks::Ranks::open(options, engine)?),
     })
+}
+
+fn thread_id() -> u32 {
+    // SAFETY: the call takes no pointers; thread ids are positive.
+    unsafe { libc::gettid() }.unsigned_abs()
 }

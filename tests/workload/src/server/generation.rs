@@ -53,7 +53,9 @@ impl Generation {
             events: sender,
             aborted: Arc::clone(&aborted),
         };
-        exchange.server.queue.submit(submission).map_err(|rejection| match rejection {
+        let queue = exchange.server.queue(number);
+        let submitted = queue.map_or(Err(Rejection::Closed), |queue| queue.submit(submission));
+        submitted.map_err(|rejection| match rejection {
             Rejection::Full => Failure::new(429, "too many requests wait; try again later"),
             Rejection::Closed => Failure::new(503, "the server is ending"),
         })?;
