@@ -91,8 +91,10 @@ mod tests {
                 .iter()
                 .map(|known| request(known.map(|(trace, span)| context(trace, span))))
                 .collect();
-            let passengers: Vec<_> =
-                requests.iter_mut().map(|request| Passenger { request, is_over: false }).collect();
+            let passengers: Vec<_> = requests
+                .iter_mut()
+                .map(|request| Passenger { request, is_over: false, engine: None })
+                .collect();
             let at = |start_ns, end_ns| GpuWork { start_ns, end_ns, origin, ..GpuWork::default() };
             assert_eq!(passenger(&at(1500, 1600), &passengers), found, "{answered:?} {origin:?}");
             assert_eq!(passenger(&at(10, 20), &passengers), None, "before any of them came");
@@ -104,9 +106,9 @@ mod tests {
         let mut requests = [request(Some(context(1, 1))), request(Some(context(2, 2)))];
         requests[1].first_token_ns = Some(1200);
         let passengers: Vec<_> =
-            requests.iter_mut().map(|request| Passenger { request, is_over: false }).collect();
+            requests.iter_mut().map(|request| Passenger { request, is_over: false, engine: None }).collect();
         let work = GpuWork { start_ns: 1500, end_ns: 1600, ..GpuWork::default() };
-        let found = |index| alone(&mut Guesses::default(), 1, (&work, &[]), (index, &passengers));
+        let found = |index| alone(&mut Guesses::default(), (1, 0), (&work, &[]), (index, &passengers));
         let is = |found: &[Found], index, part| matches!(found, [only] if (only.index, only.part, only.evidence) == (index, part, Evidence::E0));
         assert!(is(&found(0), 0, Part::Prefill), "{:?}", found(0));
         assert!(is(&found(1), 1, Part::Decode), "{:?}", found(1));
