@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::*;
 
-const GOAL: Goal = Goal { share: (0.1, 0.1), ..super::GOAL };
-
 fn ranks(count: usize) -> ServerOptions {
     ServerOptions { devices: count, rank_processes: true, ..options() }
 }
 
 /// Work of every process is in one iteration with that of the others, and goes to requests of the front.
 fn are_one(count: usize) {
+    // The processes, the server, its client and gpuspan share two CPUs here: shares are held to what those of threads are.
+    // What is reached is in docs/steps.md.
     let what = format!("{count} rank processes");
     let (report, truth, ops) = reaches(&what, &GOAL, &ranks(count), &mixed(StreamMode::True));
     devices_hold(&report, &truth, &ops, count);
@@ -66,7 +66,7 @@ fn rank_processes_are_one_target() {
 #[test]
 fn a_rank_that_dies() {
     or_skip!();
-    let stage = Stage::start_logging(&ranks(2)).unwrap();
+    let stage = Stage::start(&ranks(2)).unwrap();
     let url = stage.server.url();
     let observation = Observation::start(stage.server.pid(), &["--output", "json"]).unwrap();
     load(&ClientOptions { url: url.clone(), ..client(8, 40) }).unwrap();
@@ -85,7 +85,7 @@ fn a_rank_that_dies() {
     let records = load(&ClientOptions { url, ..client(2, 4) }).unwrap();
     assert!(records.iter().all(|record| record.status == 503), "{records:?}");
     let report = observation.stop().unwrap();
-    let (truth, ops) = (stage.truth().unwrap(), stage.operations().unwrap());
+    let truth = stage.truth().unwrap();
     sums_hold(&report);
     let seen = Seen::of(&report);
     let refused = seen.requests.iter().filter(|request| request["status"] == 503).count();
@@ -95,7 +95,10 @@ fn a_rank_that_dies() {
         let devices = seen.steps.iter().filter_map(|step| step["gpu"]["devices"].as_array()).flatten();
         let told: u64 =
             devices.filter(|device| device["thread"] == *thread).map(|device| time(device, "launches")).sum();
-        let done = ops.iter().filter(|op| op.thread == *thread && op.kind == Kind::Kernel).count() as u64;
+        // Each is the only one of its process that has anything to do with a GPU. What was sent when the engine ended did
+        // not run to its end, and is not among the operations.
+        let calls = e2e::stage::device(stage.folder(), *thread).unwrap().calls;
+        let done = calls["cudaLaunchKernel"];
         println!("thread {thread}: {told} launches told of {done}");
         assert!(told <= done && told + 31 >= done, "{told} of {done}");
     }
