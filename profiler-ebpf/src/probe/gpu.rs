@@ -3,13 +3,14 @@
 //! The cookie of the probe says how the arguments lie and when to report. A call becomes one record, at entry or at
 //! return, or a count ([`count`]). The links are scoped to the targets' processes, so there is no filter here.
 
+pub mod context;
 mod count;
 mod launch;
 pub(super) mod name;
 mod stack;
 pub(super) mod wide;
 
-pub use count::{thread_gone, told};
+pub use count::thread_gone;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -28,7 +29,6 @@ use crate::{
     emit::{Tally, Task, now},
     map::{self, IN_FLIGHT, InFlight, InFlightKey, SETTINGS, is_target},
     memory::read_user,
-    probe::context,
 };
 
 /// Entry of a call.

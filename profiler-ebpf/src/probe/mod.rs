@@ -1,6 +1,5 @@
 //! What is watched, one file per probe family.
 
-mod context;
 mod gpu;
 mod hint;
 mod payload;

@@ -12,7 +12,11 @@ use profiler_common::{
 use crate::{
     emit::{Tally, Task},
     map,
-    probe::{context, gpu, socket::inherit, tls},
+    probe::{
+        gpu::{self, context},
+        socket::inherit,
+        tls,
+    },
 };
 
 /// The new task shares its parent's descriptors (`CLONE_FILES`, include/uapi/linux/sched.h).

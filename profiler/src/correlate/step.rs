@@ -414,8 +414,9 @@ impl Step {
     ///
     /// The GPU was busy while the CPU was blocked on it, as far as no other thread's work was under way and less the
     /// time to wake up; and it was not busy for the step before its first operation nor after the wait returned.
-    /// Without a wait nothing bounds it from below, but the program's own events may, and they bound it closer. Time in which a thread has work on several streams is in the lower
-    /// bound of one step only, and in the upper ones of two only where the first's wait may have returned late.
+    /// Without a wait nothing bounds it from below, but the program's own events may, and they bound it closer. Time in
+    /// which a thread has work on several streams is in the lower bound of one step only, and in the upper ones of two
+    /// only where the first's wait may have returned late.
     ///
     /// A thread whose wait is over but that is given no CPU waits on: where all CPUs are taken, the lower bound may be
     /// too high by what the scheduler lets it wait (docs/gpu.md).

@@ -11,7 +11,7 @@ use crate::{
     map::{CURSOR, SCRATCH},
     memory::read_user,
     probe::{
-        context,
+        gpu::context,
         payload::{MESSAGE_BYTES, MESSAGE_LEN, MOST_MESSAGES, Sender},
         tls,
     },

@@ -15,7 +15,7 @@ use profiler_common::{
     event::{ThreadContext, Told, Variable, kind},
 };
 
-use super::gpu;
+use super::count;
 use crate::{
     emit::{Tally, Task},
     map::{PUBLISHERS, TOLD, VARIABLES},
@@ -82,7 +82,7 @@ fn tell_context(both: u64) -> u32 {
     }
     // What was counted so far was sent for the last one.
     if let Some(tally) = Tally::of(family::GPU) {
-        gpu::told(tally, task);
+        count::told(tally, task);
     }
     let is_one = now != NONE;
     let [high, low, span, flags] = now;
