@@ -112,11 +112,29 @@ fn a_target_that_costs_too_much_is_observed_less() {
     let mut program = Calls::start(calls::command_on(Runtime::Cuda12, &settings), &arguments).unwrap();
     let pid = program.waits_before("start").unwrap();
     let rules = "discover:\n  rules:\n    - match: { command: '*--api cudaLaunchKernel*' }\n      action: include\n      name: launcher\n";
-    let agent = Agent::start(&format!("budget: {{ target: 3% }}\n{rules}")).unwrap();
-    agent.wait_for(wait::PATIENCE, pid, is_there).unwrap();
-    assert_eq!(agent.target(pid).unwrap().unwrap()["name"], "launcher");
-    // It launches as fast as it can from here on.
-    program.go_on().unwrap();
+    let mut ratios = [0; ROUNDS].map(|_| {
+        let agent = Agent::start(&format!("budget: {{ target: 3% }}\n{rules}")).unwrap();
+        agent.wait_for(wait::PATIENCE, pid, is_there).unwrap();
+        assert_eq!(agent.target(pid).unwrap().unwrap()["name"], "launcher");
+        // It launches as fast as it can from here on, in later rounds it does already.
+        program.go_on().unwrap();
+        steps_down(&agent, pid);
+        let watched = fastest(log.path(), pid);
+        agent.stop().unwrap();
+        let alone = fastest(log.path(), pid);
+        println!("{watched:.0} launches/s beside the agent, {alone:.0} without: {:.3}", watched / alone);
+        watched / alone
+    });
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[ROUNDS / 2] > 0.95, "{ratios:?}");
+    drop(program);
+}
+
+/// A few seconds differ from the next by up to 5 % here: the middle one of so many rounds counts.
+const ROUNDS: usize = 3;
+
+/// A target that launches without a pause has no probe in a GPU library soon.
+fn steps_down(agent: &Agent, pid: u32) {
     let start = Instant::now();
     // Counting costs a probe a launch, too: it ends where no GPU library is probed.
     let without_gpu = |target: Option<&serde_json::Value>| {
@@ -132,13 +150,6 @@ fn a_target_that_costs_too_much_is_observed_less() {
     assert_eq!(code::changed_bytes(pid).unwrap(), 0, "no GPU library is probed");
     let said = agent.log();
     assert!(said.contains("stepped down by its budget"), "{said}");
-    let watched = fastest(log.path(), pid);
-    agent.stop().unwrap();
-    let alone = fastest(log.path(), pid);
-    println!("{watched:.0} launches/s beside the agent, {alone:.0} without: {:.3}", watched / alone);
-    // A percent or two is how much one second differs from another here.
-    assert!(watched > 0.95 * alone, "{watched} and {alone} launches/s");
-    drop(program);
 }
 
 /// Launches a second of a program, the most of some half seconds: what else runs on this machine only takes from it.
